@@ -1,0 +1,16 @@
+// The scalar reference encoders: the spec of the bytes, equal to ggml's. One row of k floats each.
+// x is finite. imatrix is nullptr or holds k weights >= 0. out has format_info(id).row_bytes(k) bytes.
+#pragma once
+
+#include <cstdint>
+
+#include "formats/format.hpp"
+
+namespace bq {
+
+using EncodeRowFn = void (*)(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+
+// nullptr for a format that has no encoder yet.
+EncodeRowFn reference_encoder(FormatId id);
+
+}  // namespace bq

@@ -1,0 +1,10 @@
+// The pieces of the extension module: one bind_*.cpp per concept.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace bq {
+
+void bind_formats(pybind11::module_& m);
+
+}  // namespace bq

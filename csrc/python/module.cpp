@@ -1,0 +1,7 @@
+#include "python/bindings.hpp"
+
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
+    m.doc() = "The compiled core of blockquant; use the blockquant package instead.";
+    m.attr("__version__") = BQ_VERSION;
+    bq::bind_formats(m);
+}

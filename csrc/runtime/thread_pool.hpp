@@ -1,0 +1,29 @@
+// The one owner of threads. Work is split statically by rows, so results never depend on the count.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace bq {
+
+int hardware_threads();           // CPUs this process may use
+int get_num_threads();            // BLOCKQUANT_NUM_THREADS, else hardware_threads()
+void set_num_threads(int count);  // >= 1
+
+// Calls body(context, begin, end) on disjoint ranges that cover [0, n), each but the last a multiple of
+// `grain` long, on at most `threads` threads (0: get_num_threads()) of which the caller is one. Returns when
+// all are done. May be called from several threads at once and after fork; a call from inside a body runs
+// inline. body must not throw.
+void parallel_ranges(int64_t n, int64_t grain, int threads, void (*body)(void*, int64_t, int64_t),
+                     void* context);
+
+template <class Body>
+void parallel_for(int64_t n, int64_t grain, int threads, Body&& body) {
+    using Plain = std::remove_reference_t<Body>;
+    parallel_ranges(
+        n, grain, threads,
+        [](void* context, int64_t begin, int64_t end) { (*static_cast<Plain*>(context))(begin, end); },
+        const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+}  // namespace bq

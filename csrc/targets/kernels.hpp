@@ -1,0 +1,76 @@
+// The table of kernels that each instruction set fills, and how the running one is chosen.
+// Every kernel is pure: pointers, sizes, a row range; no allocation, no threads, no exceptions.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "formats/format.hpp"
+#include "transformer/transformer_kernels.hpp"
+
+namespace bq {
+
+// Activation rows quantized to int8 in runs of 32, with the sums that formats with minima need.
+// One scale per run: x is about scale[i / 32] * q[i]. Rows are contiguous; k is a multiple of 32.
+inline constexpr int kActivationRun = 32;
+
+struct Activations {
+    const int8_t* q;      // [rows, k], in -127..127
+    const float* scales;  // [rows, k / 32]
+    const float* sums;    // [rows, k / 16]: scale * sum of the 16 integers
+    int64_t rows;
+    int64_t k;
+};
+
+// Byte sizes and offsets of one allocation that holds all three arrays of `rows` rows.
+struct ActivationLayout {
+    int64_t scales_offset, sums_offset, bytes;
+    static ActivationLayout of(int64_t rows, int64_t k);
+    Activations view(const void* base, int64_t rows, int64_t k) const;
+};
+
+// One row of blocks, k elements, to floats. `out` need not be aligned.
+using DecodeF32 = void (*)(const uint8_t* blocks, float* out, int64_t k);
+using DecodeU16 = void (*)(const uint8_t* blocks, uint16_t* out, int64_t k);  // f16 or bf16 bits
+
+// y[r * ldy + n] = sum over k of x[r][k] * w[n][k], for the weight rows begin <= n < end.
+// Results of a row do not depend on how many activation rows are given or on the weight row range.
+using MatmulI8 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                          const Activations& x, float* y, int64_t ldy);
+// The same with float activations [rows, k]: the exact path, and the only one of float formats.
+using MatmulF32 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
+                           int64_t rows, int64_t k, float* y, int64_t ldy);
+
+// One row of k floats to blocks. imatrix is nullptr or holds k weights. Bytes are ggml's.
+using EncodeRow = void (*)(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+
+struct FormatKernels {
+    DecodeF32 decode_f32 = nullptr;
+    DecodeU16 decode_f16 = nullptr;
+    DecodeU16 decode_bf16 = nullptr;
+    MatmulI8 matmul_i8 = nullptr;  // nullptr for the float formats
+    MatmulF32 matmul_f32 = nullptr;
+    EncodeRow encode = nullptr;
+};
+
+// Quantizes rows begin <= r < end of x [rows, k] into the arrays that `out` points at (which the caller
+// owns).
+using QuantizeActivations = void (*)(const float* x, int64_t begin, int64_t end, const Activations& out);
+
+struct KernelTable {
+    const char* isa = nullptr;  // "baseline", "avx2", "avx512", "neon"
+    FormatKernels formats[kFormatIdLimit];
+    QuantizeActivations quantize_activations = nullptr;
+    TransformerKernels transformer;
+
+    const FormatKernels& operator[](FormatId id) const { return formats[static_cast<int>(id)]; }
+};
+
+// What this build and this CPU can run, best last.
+std::span<const KernelTable* const> available_kernels();
+// The table in use. Chosen once (BLOCKQUANT_ISA, else the best); cheap to call.
+const KernelTable& kernels();
+// False when the CPU or the build lacks it.
+bool set_kernels(const char* isa);
+
+}  // namespace bq
