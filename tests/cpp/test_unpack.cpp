@@ -1,0 +1,208 @@
+// The scalar decode of every format against its formula, read element by element from the block's bytes.
+#include <doctest/doctest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "formats/common_form.hpp"
+#include "rng.hpp"
+
+namespace {
+
+using namespace bq;
+
+// Each formula addresses single bits from the element's index alone and shares no code with the unpackers.
+struct Bytes {
+    const uint8_t* p;
+    int bits(int byte, int shift, int count) const { return p[byte] >> shift & ((1 << count) - 1); }
+    float f16(int byte) const {  // by exponent arithmetic, not by bit tricks
+        const int h = p[byte] | p[byte + 1] << 8;
+        const int exponent = h >> 10 & 31, mantissa = h & 1023;
+        double magnitude = exponent == 31  ? (mantissa ? NAN : INFINITY)
+                           : exponent == 0 ? std::ldexp(mantissa, -24)
+                                           : std::ldexp(1024 + mantissa, exponent - 25);
+        return static_cast<float>(h >> 15 ? -magnitude : magnitude);
+    }
+};
+
+float q4_0(Bytes b, int i) {
+    return b.f16(0) * static_cast<float>(b.bits(2 + i % 16, i / 16 * 4, 4) - 8);
+}
+float q4_1(Bytes b, int i) {
+    return b.f16(0) * static_cast<float>(b.bits(4 + i % 16, i / 16 * 4, 4)) + b.f16(2);
+}
+float q5_0(Bytes b, int i) {
+    const int q = b.bits(6 + i % 16, i / 16 * 4, 4) + 16 * b.bits(2 + i / 8, i % 8, 1);
+    return b.f16(0) * static_cast<float>(q - 16);
+}
+float q5_1(Bytes b, int i) {
+    const int q = b.bits(8 + i % 16, i / 16 * 4, 4) + 16 * b.bits(4 + i / 8, i % 8, 1);
+    return b.f16(0) * static_cast<float>(q) + b.f16(2);
+}
+float q8_0(Bytes b, int i) {
+    const int byte = b.p[2 + i];
+    return b.f16(0) * static_cast<float>(byte < 128 ? byte : byte - 256);
+}
+float q2_k(Bytes b, int i) {
+    const int q = b.bits(16 + i / 128 * 32 + i % 32, i % 128 / 32 * 2, 2);
+    const float scale = b.f16(80) * static_cast<float>(b.bits(i / 16, 0, 4));
+    const float minimum = b.f16(82) * static_cast<float>(b.bits(i / 16, 4, 4));
+    const float product = scale * static_cast<float>(q);
+    return product - minimum;
+}
+float q3_k(Bytes b, int i) {
+    const int j = i / 16;
+    const int scale = b.bits(96 + j % 8, j / 8 * 4, 4) + 16 * b.bits(104 + j % 4, j / 4 * 2, 2);
+    const int q = b.bits(32 + i / 128 * 32 + i % 32, i % 128 / 32 * 2, 2) + 4 * b.bits(i % 32, i / 32, 1);
+    return b.f16(108) * static_cast<float>(scale - 32) * static_cast<float>(q - 4);
+}
+// The 6-bit scale (which = 0) or minimum (which = 1) of run j of Q4_K and Q5_K.
+int six_bits(Bytes b, int j, int which) {
+    const int at = 4 + 4 * which;
+    if (j < 4) return b.bits(at + j, 0, 6);
+    return b.bits(12 + j - 4, 4 * which, 4) + 16 * b.bits(at + j - 4, 6, 2);
+}
+float q4_k(Bytes b, int i) {
+    const int q = b.bits(16 + i / 64 * 32 + i % 32, i % 64 / 32 * 4, 4);
+    const float scale = b.f16(0) * static_cast<float>(six_bits(b, i / 32, 0));
+    const float minimum = b.f16(2) * static_cast<float>(six_bits(b, i / 32, 1));
+    const float product = scale * static_cast<float>(q);
+    return product - minimum;
+}
+float q5_k(Bytes b, int i) {
+    const int q = b.bits(48 + i / 64 * 32 + i % 32, i % 64 / 32 * 4, 4) + 16 * b.bits(16 + i % 32, i / 32, 1);
+    const float scale = b.f16(0) * static_cast<float>(six_bits(b, i / 32, 0));
+    const float minimum = b.f16(2) * static_cast<float>(six_bits(b, i / 32, 1));
+    const float product = scale * static_cast<float>(q);
+    return product - minimum;
+}
+float q6_k(Bytes b, int i) {
+    const int low = b.bits(i / 128 * 64 + i % 64, i % 128 / 64 * 4, 4);
+    const int high = b.bits(128 + i / 128 * 32 + i % 32, i % 128 / 32 * 2, 2);
+    const int byte = b.p[192 + i / 16];
+    const float scale = b.f16(208) * static_cast<float>(byte < 128 ? byte : byte - 256);
+    return scale * static_cast<float>(low + 16 * high - 32);
+}
+
+bool same_bits_or_nan(float a, float b) {
+    return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b) || (std::isnan(a) && std::isnan(b));
+}
+
+// `halves`: byte offsets of the f16 fields, which also take every special value.
+template <FormatId id>
+void check_format(float (*formula)(Bytes, int), std::vector<int> halves) {
+    using Form = CommonForm<id>;
+    CAPTURE(format_info(id).name);
+    constexpr uint16_t kSpecial[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x0400, 0x7bff, 0xfbff,
+                                     0x7c00, 0xfc00, 0x7e00, 0xfd01, 0x3c00, 0xbc00};
+    Rng rng(static_cast<uint64_t>(id) + 1);
+    std::vector<uint8_t> storage(1 + Form::bytes);
+    uint8_t* block = storage.data() + 1;  // an odd address, as a row of a mapped file may have
+    int wrong = 0;
+    for (int round = 0; round < 400; ++round) {
+        for (int i = 0; i < Form::bytes; ++i) block[i] = static_cast<uint8_t>(rng.next());
+        if (round >= 200)
+            for (int at : halves) {
+                const uint16_t h = kSpecial[rng.next() % std::size(kSpecial)];
+                block[at] = static_cast<uint8_t>(h);
+                block[at + 1] = static_cast<uint8_t>(h >> 8);
+            }
+        float out[Form::elements];
+        decode_block<id>(block, out);
+        for (int i = 0; i < Form::elements; ++i) wrong += !same_bits_or_nan(out[i], formula(Bytes{block}, i));
+    }
+    CHECK(wrong == 0);
+
+    // The parts of the common form are what decode_block multiplies.
+    int8_t q[Form::elements];
+    float scales[Form::runs], minima[Form::runs] = {}, out[Form::elements];
+    for (int at : halves) block[at + 1] = 0x35;
+    unpack_block<id>(block, q, scales, Form::has_minima ? minima : nullptr);
+    decode_block<id>(block, out);
+    for (int i = 0; i < Form::elements; ++i) {
+        const float product = scales[i / Form::run] * static_cast<float>(q[i]);
+        CHECK(out[i] == product - minima[i / Form::run]);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("decode equals each format's formula, on random bytes and special scales") {
+    check_format<FormatId::Q4_0>(q4_0, {0});
+    check_format<FormatId::Q4_1>(q4_1, {0, 2});
+    check_format<FormatId::Q5_0>(q5_0, {0});
+    check_format<FormatId::Q5_1>(q5_1, {0, 2});
+    check_format<FormatId::Q8_0>(q8_0, {0});
+    check_format<FormatId::Q2_K>(q2_k, {80, 82});
+    check_format<FormatId::Q3_K>(q3_k, {108});
+    check_format<FormatId::Q4_K>(q4_k, {0, 2});
+    check_format<FormatId::Q5_K>(q5_k, {0, 2});
+    check_format<FormatId::Q6_K>(q6_k, {208});
+}
+
+TEST_CASE("rows unpack and decode block after block") {
+    constexpr int kBlocks = 3;
+    using Form = CommonForm<FormatId::Q2_K>;
+    uint8_t row[kBlocks * Form::bytes];
+    Rng rng(7);
+    for (uint8_t& byte : row) byte = static_cast<uint8_t>(rng.next() & 0x3f);  // finite scales
+    int8_t q[kBlocks * Form::elements];
+    float scales[kBlocks * Form::runs], minima[kBlocks * Form::runs], out[kBlocks * Form::elements];
+    unpack_row<FormatId::Q2_K>(row, q, scales, minima, kBlocks * Form::elements);
+    decode_row<FormatId::Q2_K>(row, out, kBlocks * Form::elements);
+    for (int i = 0; i < kBlocks * Form::elements; ++i) {
+        const float product = scales[i / Form::run] * static_cast<float>(q[i]);
+        CHECK(out[i] == product - minima[i / Form::run]);
+        CHECK(out[i] == q2_k(Bytes{row + i / 256 * Form::bytes}, i % 256));
+    }
+}
+
+TEST_CASE("float rows decode by their bits") {
+    const uint8_t f32[] = {0x00, 0x00, 0x80, 0xbf}, f16[] = {0x01, 0x80, 0x00, 0x3c}, bf16[] = {0x80, 0x3f};
+    float out[2];
+    decode_row<FormatId::F32>(f32, out, 1);
+    CHECK(out[0] == -1.0f);
+    decode_row<FormatId::F16>(f16, out, 2);
+    CHECK(out[0] == -0x1p-24f);
+    CHECK(out[1] == 1.0f);
+    decode_row<FormatId::BF16>(bf16, out, 1);
+    CHECK(out[0] == 1.0f);
+}
+
+TEST_CASE("every f16 becomes the float of its value, and comes back") {
+    int wrong = 0;
+    for (int h = 0; h < 65536; ++h) {
+        const uint8_t bytes[2] = {static_cast<uint8_t>(h), static_cast<uint8_t>(h >> 8)};
+        const float value = f16_to_f32(static_cast<uint16_t>(h));
+        wrong += !same_bits_or_nan(value, Bytes{bytes}.f16(0));
+        if (!std::isnan(value)) wrong += f32_to_f16(value) != h;
+    }
+    CHECK(wrong == 0);
+}
+
+TEST_CASE("floats round to the nearest 16-bit float, ties to even") {
+    // Around the midpoint of each pair of neighbouring positive f16 values.
+    int wrong = 0;
+    for (uint16_t h = 0; h < 0x7bff; ++h) {
+        const float low = f16_to_f32(h), high = f16_to_f32(static_cast<uint16_t>(h + 1));
+        const float middle = (low + high) / 2;  // exact: one more bit than f16
+        const uint16_t even = h & 1 ? static_cast<uint16_t>(h + 1) : h;
+        wrong += f32_to_f16(middle) != even;
+        wrong += f32_to_f16(std::nextafter(middle, 0.0f)) != h;
+        wrong += f32_to_f16(std::nextafter(middle, 1e9f)) != h + 1;
+        wrong += f32_to_f16(-middle) != (even | 0x8000);
+    }
+    CHECK(wrong == 0);
+    CHECK(f32_to_f16(65519.996f) == 0x7bff);
+    CHECK(f32_to_f16(65520.0f) == 0x7c00);
+    CHECK(f32_to_f16(3e38f) == 0x7c00);
+    CHECK(f32_to_f16(-INFINITY) == 0xfc00);
+    CHECK((f32_to_f16(NAN) & 0x7fff) == 0x7e00);
+    CHECK(f32_to_f16(0x1p-25f) == 0);
+    CHECK(f32_to_bf16(std::bit_cast<float>(0x3f808000u)) == 0x3f80);
+    CHECK(f32_to_bf16(std::bit_cast<float>(0x3f818000u)) == 0x3f82);
+    CHECK(f32_to_bf16(std::bit_cast<float>(0x7f7fffffu)) == 0x7f80);
+    CHECK(f32_to_bf16(std::bit_cast<float>(0x7f800001u)) == 0x7fc0);
+}
