@@ -1,0 +1,64 @@
+#include "encode/encode.hpp"
+
+#include <cstring>
+
+#include "encode/row_encoders.hpp"
+#include "formats/half.hpp"
+
+namespace bq {
+namespace encode {
+
+void f32(const float* x, uint8_t* out, int64_t k, const float*) {
+    std::memcpy(out, x, static_cast<size_t>(k) * sizeof(float));
+}
+
+void f16(const float* x, uint8_t* out, int64_t k, const float*) {
+    for (int64_t i = 0; i < k; ++i) {
+        const uint16_t h = f32_to_f16(x[i]);
+        std::memcpy(out + 2 * i, &h, 2);
+    }
+}
+
+void bf16(const float* x, uint8_t* out, int64_t k, const float*) {
+    for (int64_t i = 0; i < k; ++i) {
+        const uint16_t h = f32_to_bf16(x[i]);
+        std::memcpy(out + 2 * i, &h, 2);
+    }
+}
+
+}  // namespace encode
+
+EncodeRowFn reference_encoder(FormatId id) {
+    switch (id) {
+        case FormatId::F32:
+            return encode::f32;
+        case FormatId::F16:
+            return encode::f16;
+        case FormatId::BF16:
+            return encode::bf16;
+        case FormatId::Q4_0:
+            return encode::q4_0;
+        case FormatId::Q4_1:
+            return encode::q4_1;
+        case FormatId::Q5_0:
+            return encode::q5_0;
+        case FormatId::Q5_1:
+            return encode::q5_1;
+        case FormatId::Q8_0:
+            return encode::q8_0;
+        case FormatId::Q2_K:
+            return encode::q2_k;
+        case FormatId::Q3_K:
+            return encode::q3_k;
+        case FormatId::Q4_K:
+            return encode::q4_k;
+        case FormatId::Q5_K:
+            return encode::q5_k;
+        case FormatId::Q6_K:
+            return encode::q6_k;
+        default:
+            return nullptr;
+    }
+}
+
+}  // namespace bq
