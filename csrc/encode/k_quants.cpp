@@ -81,7 +81,7 @@ void encode_q2_k(const float* x, BlockQ2_K& b, const float* importance) {
         for (int j = 0; j < kRuns; ++j) {
             importance_weights(x + kRun * j, importance + kRun * j, mean_square, kRun, weights);
             fit.weights[j] = sum(weights, kRun);
-            fit.scales[j] = affine_scale(x + kRun * j, weights, kRun, {3, -0.9f, 0.05f, 36, false},
+            fit.scales[j] = affine_scale(x + kRun * j, weights, kRun, importance_walk(3),
                                          fit.levels + kRun * j, &fit.minima[j]);
         }
         d = positive_scale(fit.scales, fit.weights, kRuns, 15, scales);
@@ -89,7 +89,7 @@ void encode_q2_k(const float* x, BlockQ2_K& b, const float* importance) {
     } else {
         for (int j = 0; j < kRuns; ++j) {
             for (int i = 0; i < kRun; ++i) weights[i] = std::fabs(x[kRun * j + i]);
-            fit.scales[j] = affine_scale(x + kRun * j, weights, kRun, {3, -0.5f, 0.1f, 15, true},
+            fit.scales[j] = affine_scale(x + kRun * j, weights, kRun, {3, -0.5f, 0.1f, 15, true, false},
                                          fit.levels + kRun * j, &fit.minima[j]);
         }
         const float high_scale = largest(fit.scales), high_min = largest(fit.minima);
@@ -184,8 +184,8 @@ void fit_eight_runs(const float* x, Block& b, const float* importance, const Aff
         for (int j = 0; j < kRuns; ++j) {
             importance_weights(x + kRun * j, importance + kRun * j, mean_square, kRun, weights);
             fit.weights[j] = sum(weights, kRun);
-            fit.scales[j] = affine_scale(x + kRun * j, weights, kRun, {top, -0.9f, 0.05f, 36, false},
-                                         levels + kRun * j, &fit.minima[j]);
+            fit.scales[j] = affine_scale(x + kRun * j, weights, kRun, importance_walk(top), levels + kRun * j,
+                                         &fit.minima[j]);
         }
         d = positive_scale(fit.scales, fit.weights, kRuns, 63, scales);
         dmin = positive_scale(fit.minima, fit.weights, kRuns, 63, minima);
@@ -223,13 +223,13 @@ void fit_eight_runs(const float* x, Block& b, const float* importance, const Aff
 
 void encode_q4_k(const float* x, BlockQ4_K& b, const float* importance) {
     uint8_t levels[kSuperBlock];
-    fit_eight_runs(x, b, importance, {15, -1.0f, 0.1f, 20, false}, false, levels);
+    fit_eight_runs(x, b, importance, {15, -1.0f, 0.1f, 20, false, false}, false, levels);
     store_nibbles(levels, b.qs);
 }
 
 void encode_q5_k(const float* x, BlockQ5_K& b, const float* importance) {
     uint8_t levels[kSuperBlock];
-    fit_eight_runs(x, b, importance, {31, -0.5f, 0.1f, 15, false}, true, levels);
+    fit_eight_runs(x, b, importance, {31, -0.5f, 0.1f, 15, false, false}, true, levels);
     store_bit_plane(levels, 4, b.qh);
     store_nibbles(levels, b.qs);
 }

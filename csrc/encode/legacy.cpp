@@ -88,7 +88,7 @@ void affine_row(const float* x, uint8_t* out, int64_t k, const float* imatrix) {
         if (imatrix) {
             float weights[kBlock], minimum;
             importance_weights(x, imatrix + n * kBlock, mean_square, kBlock, weights);
-            scale = affine_scale(x, weights, kBlock, {top, -0.9f, 0.05f, 36, false}, levels, &minimum);
+            scale = affine_scale(x, weights, kBlock, importance_walk(top), levels, &minimum);
             offset = -minimum;
         } else {
             float high = -FLT_MAX;

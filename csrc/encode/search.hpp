@@ -154,7 +154,15 @@ struct AffineWalk {
     float first, step;
     int last;
     bool absolute;  // minimize weighted |error| rather than its square
+    // Bring attempts into 0..top before rounding, which cannot take 2^22 and more. Levels get there when a
+    // better line raises the lower end close to the maximum and leaves elements without weight far below.
+    // ggml does so since 0.26 in the walks for an imatrix, and only there; without it the rounded bits wrap.
+    bool clamp_first;
 };
+
+static constexpr AffineWalk importance_walk(int top) {
+    return {top, -0.9f, 0.05f, 36, false, true};
+}
 
 // A scale and a minimum >= 0 for x ~ scale * level - minimum, levels in 0 .. walk.top, n <= 32: the weighted
 // least-squares line through each attempt's levels, the smallest error wins.
@@ -176,9 +184,13 @@ static inline float affine_scale(const float* x, const float* weights, int n, co
         return 0.0f;
     }
     // Each attempt spreads the levels from the best line's lower end so far, not from the data's.
-    const auto set_levels = [&](float inverse, uint8_t* out) {
-        for (int i = 0; i < n; ++i)
-            out[i] = static_cast<uint8_t>(clamp(round_to_int(inverse * (x[i] - low)), 0, walk.top));
+    const auto set_levels = [&](float inverse, bool clamp_first, uint8_t* out) {
+        for (int i = 0; i < n; ++i) {
+            float level = inverse * (x[i] - low);
+            if (clamp_first)
+                level = level > 0 ? (level < as_float(walk.top) ? level : as_float(walk.top)) : 0.0f;
+            out[i] = static_cast<uint8_t>(clamp(round_to_int(level), 0, walk.top));
+        }
     };
     const auto error_of = [&](float scale, float offset, const uint8_t* level) {
         float total = 0;
@@ -191,12 +203,12 @@ static inline float affine_scale(const float* x, const float* weights, int n, co
 
     float inverse = as_float(walk.top) / (high - low);
     float scale = 1 / inverse;
-    set_levels(inverse, levels);
+    set_levels(inverse, false, levels);
     float best_error = error_of(scale, low, levels);
     uint8_t trial[32];
     for (int s = 0; s <= walk.last; ++s) {
         inverse = (walk.first + walk.step * as_float(s) + as_float(walk.top)) / (high - low);
-        set_levels(inverse, trial);
+        set_levels(inverse, walk.clamp_first, trial);
         float sum_l = 0, sum_ll = 0, sum_xl = 0;
         for (int i = 0; i < n; ++i) {
             const float weighted = weights[i] * as_float(trial[i]);
