@@ -6,5 +6,6 @@
 namespace bq {
 
 void bind_formats(pybind11::module_& m);
+void bind_gguf(pybind11::module_& m);
 
 }  // namespace bq

@@ -1,0 +1,60 @@
+#include "gguf/byteswap.hpp"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "formats/k_quants.hpp"
+#include "formats/legacy.hpp"
+
+namespace bq::gguf {
+namespace {
+
+struct Field {
+    uint32_t offset, width;  // bytes; width 0: no field
+};
+struct Layout {
+    std::string_view format;
+    uint32_t block_bytes;
+    Field fields[3];
+};
+
+#define BQ_F16(block, field) {offsetof(block, field), 2}
+
+// qh of Q5_0 and Q5_1 is one 32-bit integer to ggml, which copies it in the byte order of the machine.
+constexpr Layout kLayouts[] = {
+    {"F16", 2, {{0, 2}}},
+    {"I16", 2, {{0, 2}}},
+    {"BF16", 2, {{0, 2}}},
+    {"F32", 4, {{0, 4}}},
+    {"I32", 4, {{0, 4}}},
+    {"F64", 8, {{0, 8}}},
+    {"I64", 8, {{0, 8}}},
+    {"I8", 1, {}},
+    {"Q4_0", sizeof(BlockQ4_0), {BQ_F16(BlockQ4_0, d)}},
+    {"Q4_1", sizeof(BlockQ4_1), {BQ_F16(BlockQ4_1, d), BQ_F16(BlockQ4_1, m)}},
+    {"Q5_0", sizeof(BlockQ5_0), {BQ_F16(BlockQ5_0, d), {offsetof(BlockQ5_0, qh), 4}}},
+    {"Q5_1", sizeof(BlockQ5_1), {BQ_F16(BlockQ5_1, d), BQ_F16(BlockQ5_1, m), {offsetof(BlockQ5_1, qh), 4}}},
+    {"Q8_0", sizeof(BlockQ8_0), {BQ_F16(BlockQ8_0, d)}},
+    {"Q2_K", sizeof(BlockQ2_K), {BQ_F16(BlockQ2_K, d), BQ_F16(BlockQ2_K, dmin)}},
+    {"Q3_K", sizeof(BlockQ3_K), {BQ_F16(BlockQ3_K, d)}},
+    {"Q4_K", sizeof(BlockQ4_K), {BQ_F16(BlockQ4_K, d), BQ_F16(BlockQ4_K, dmin)}},
+    {"Q5_K", sizeof(BlockQ5_K), {BQ_F16(BlockQ5_K, d), BQ_F16(BlockQ5_K, dmin)}},
+    {"Q6_K", sizeof(BlockQ6_K), {BQ_F16(BlockQ6_K, d)}},
+};
+
+#undef BQ_F16
+
+}  // namespace
+
+bool swap_blocks(std::string_view format, uint8_t* data, uint64_t size) {
+    for (const Layout& layout : kLayouts) {
+        if (layout.format != format) continue;
+        if (size % layout.block_bytes != 0) return false;
+        for (uint8_t* block = data; block != data + size; block += layout.block_bytes)
+            for (const Field& f : layout.fields) std::reverse(block + f.offset, block + f.offset + f.width);
+        return true;
+    }
+    return false;
+}
+
+}  // namespace bq::gguf

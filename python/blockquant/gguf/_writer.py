@@ -1,0 +1,346 @@
+"""Writing: tensors stream to a temporary file beside the target, which is renamed when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from blockquant import _core
+from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, GGUFError, TypedValue, ValueType, tensor_bytes
+from blockquant.gguf._values import encode_entry, encode_string, encode_text, infer
+
+if TYPE_CHECKING:
+    from blockquant._tensor import QuantizedTensor
+
+_ALIGNMENT_KEY = "general.alignment"
+_MAX_NAME_BYTES = 63  # llama.cpp refuses a file with a longer tensor name
+_CHUNK_BYTES = 8 << 20
+_FORMAT_OF_DTYPE = {dtype: name for name, dtype in ARRAY_DTYPES.items()}
+
+
+@dataclass
+class _Entry:
+    """A tensor of the file: its place in the data section and how much of it has been written."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    offset: int
+    nbytes: int
+    written: int = 0
+
+
+class GGUFWriter:
+    """A GGUF file in the making: `blockquant.gguf.create` makes it. Use it as a context manager.
+
+    The file appears under its name when the `with` block ends without an exception, and not otherwise: until then the
+    data is in hidden files beside it, `.<name>.<process id>-<random>.partial`, which only a killed process leaves.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        metadata: Mapping[str, Any],
+        tensors: Mapping[str, tuple[tuple[int, ...], str]] | None = None,
+        alignment: int = 32,
+        endianness: Literal["little", "big"] = "little",
+    ) -> None:
+        if endianness not in ("little", "big"):
+            raise GGUFError(f"endianness must be 'little' or 'big', got {endianness!r}")
+        self.path = Path(path)
+        self._order = "<" if endianness == "little" else ">"
+        self._swap = endianness != sys.byteorder
+        metadata, self._alignment = _with_alignment(metadata, alignment)
+        self._metadata = b"".join(encode_entry(key, value, self._order) for key, value in metadata.items())
+        self._metadata_count = len(metadata)
+        self._entries: dict[str, _Entry] = {}
+        self._end = 0  # of the data section so far
+        self._state = "open"
+        self._planned = tensors is not None
+
+        # The target itself when the path is a link to it.
+        self._target = Path(os.path.realpath(path))
+        if self._target.exists() and not stat.S_ISREG(os.stat(self._target).st_mode):
+            raise GGUFError(f"{self.path} exists and is not a regular file")
+        token = f"{os.getpid()}-{secrets.token_hex(4)}"
+        stem = self._target.name[:180]
+        self._partial = self._target.with_name(f".{stem}.{token}.partial")
+        self._spool = self._target.with_name(f".{stem}.{token}.data.partial")
+        if tensors is not None:
+            for name, (shape, format_) in tensors.items():
+                self._append_entry(name, tuple(int(n) for n in shape), str(format_))
+        self._file = FileIO(self._partial if self._planned else self._spool, "x")
+        try:
+            self._data_offset = self._write_header(self._file) if self._planned else 0
+        except BaseException:
+            self.abort()
+            raise
+
+    def add_tensor(self, name: str, tensor: np.ndarray[Any, Any] | QuantizedTensor | Any) -> None:
+        """Write a whole tensor.
+
+        `tensor` is a QuantizedTensor, a numpy array of any strides (float32, float16, float64, int8 to int64; bfloat16
+        of ml_dtypes becomes BF16), or anything with `__array__`. Shapes are in numpy order, at most 4 dimensions. With
+        a plan the tensors may come in any order.
+
+        Raises GGUFError for a name already written or missing from the plan, and a shape or format other than planned;
+        TypeError for a dtype that GGUF does not have.
+        """
+        self._check_open()
+        shape, format_, raw = _as_stored(name, tensor)
+        if self._planned:
+            entry = self._planned_entry(name)
+            if entry.written:
+                raise GGUFError(f"tensor {name!r} has already been written")
+            if shape != entry.shape or format_ != entry.format:
+                raise GGUFError(
+                    f"tensor {name!r} is planned as {entry.format} {list(entry.shape)}, got {format_} {list(shape)}"
+                )
+        else:
+            entry = self._append_entry(name, shape, format_)
+        self._write_rows(entry, raw)
+
+    def add_rows(self, name: str, rows: np.ndarray[Any, Any] | QuantizedTensor | Any) -> None:
+        """Append the next whole rows of a planned tensor: an array or QuantizedTensor [..., K] of its format.
+
+        Raises GGUFError for a tensor missing from the plan, another row length or format, or too many rows.
+        """
+        self._check_open()
+        if not self._planned:
+            raise GGUFError("add_rows needs a plan: give `tensors` to create, or write whole tensors with add_tensor")
+        entry = self._planned_entry(name)
+        shape, format_, raw = _as_stored(name, rows)
+        if format_ != entry.format or shape[-1:] != entry.shape[-1:]:
+            raise GGUFError(
+                f"tensor {name!r} is planned as {entry.format} rows of {entry.shape[-1:]}, got {format_} {list(shape)}"
+            )
+        if entry.written + tensor_bytes(name, shape, format_) > entry.nbytes:
+            raise GGUFError(f"tensor {name!r} is planned as {list(entry.shape)} and has more rows")
+        self._write_rows(entry, raw)
+
+    def close(self) -> None:
+        """Finish the file and put it under its name. Called at the end of a `with` block."""
+        if self._state == "closed":
+            return
+        if self._state == "failed":
+            self.abort()
+            raise GGUFError(f"{self.path} was not written because an earlier write failed")
+        try:
+            self._finish()
+        except BaseException:
+            self.abort()
+            raise
+        self._state = "closed"
+
+    def abort(self) -> None:
+        """Remove what has been written. Does nothing after a successful close."""
+        if self._state == "closed":
+            return
+        self._state = "closed"
+        with contextlib.suppress(OSError, AttributeError):
+            self._file.close()
+        for path in (self._partial, self._spool):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def __enter__(self) -> GGUFWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "closed") != "closed" and hasattr(self, "_spool"):
+            self.abort()
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise GGUFError(f"{self.path}: the writer is {self._state}")
+
+    def _planned_entry(self, name: str) -> _Entry:
+        if name not in self._entries:
+            raise GGUFError(f"tensor {name!r} is not in the plan of {len(self._entries)} tensors")
+        return self._entries[name]
+
+    def _append_entry(self, name: str, shape: tuple[int, ...], format_: str) -> _Entry:
+        if not isinstance(name, str):
+            raise TypeError(f"tensor names are str, got {type(name).__name__}")
+        if name in self._entries:
+            raise GGUFError(f"tensor {name!r} has already been written")
+        if not 0 < len(encode_text(name)) <= _MAX_NAME_BYTES:
+            raise GGUFError(f"tensor name {name!r} must have 1 to {_MAX_NAME_BYTES} bytes of UTF-8, llama.cpp's limit")
+        nbytes = tensor_bytes(name, shape, format_)
+        entry = _Entry(name, shape, format_, self._end, nbytes)
+        self._entries[name] = entry
+        self._end += -(-nbytes // self._alignment) * self._alignment
+        return entry
+
+    def _write_header(self, file: FileIO) -> int:
+        """Write everything before the data and return the offset of the data."""
+        order = self._order
+        parts = [b"GGUF", struct.pack(order + "IQQ", 3, len(self._entries), self._metadata_count), self._metadata]
+        for entry in self._entries.values():
+            dims = entry.shape[::-1]
+            parts.append(encode_string(entry.name, order))
+            parts.append(struct.pack(f"{order}I{len(dims)}Q", len(dims), *dims))
+            parts.append(struct.pack(order + "IQ", LAYOUTS[entry.format].ggml_type, entry.offset))
+        header = b"".join(parts)
+        header += bytes(-len(header) % self._alignment)
+        _write_all(file, memoryview(header))
+        return len(header)
+
+    def _write_rows(self, entry: _Entry, raw: np.ndarray[Any, Any]) -> None:
+        # Whatever interrupts the writing, the file must not be finished afterwards.
+        self._state = "failed"
+        self._file.seek(self._data_offset + entry.offset + entry.written)
+        for piece in _pieces(raw):
+            flat = piece.reshape(-1).view(np.uint8)
+            if self._swap:
+                flat = flat.copy()
+                try:
+                    _core.gguf_swap_blocks(entry.format, flat)
+                except ValueError as error:
+                    raise GGUFError(f"tensor {entry.name!r}: {error}") from None
+            _write_all(self._file, memoryview(flat))  # type: ignore[arg-type]
+            entry.written += flat.nbytes
+        self._state = "open"
+
+    def _finish(self) -> None:
+        for entry in self._entries.values():
+            if entry.written != entry.nbytes:
+                raise GGUFError(
+                    f"tensor {entry.name!r} was planned and {'not' if not entry.written else 'only partly'} written"
+                )
+        # A hole at the end becomes the padding of the last tensor.
+        self._file.truncate(self._data_offset + self._end)
+        if not self._planned:
+            self._file.close()
+            self._file = FileIO(self._partial, "x")
+            self._write_header(self._file)
+            with FileIO(self._spool, "r") as spool:
+                _append_file(spool, self._file, self._end)
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._partial, self._target)
+        with contextlib.suppress(OSError):
+            self._spool.unlink()
+        if hasattr(os, "O_DIRECTORY"):  # POSIX: make the new name itself durable
+            with contextlib.suppress(OSError):
+                directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+
+
+def create(
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, tuple[tuple[int, ...], str]] | None = None,
+    alignment: int = 32,
+    endianness: Literal["little", "big"] = "little",
+) -> GGUFWriter:
+    """Begin a GGUF file (version 3); use it as `with create(...) as w: w.add_tensor(name, tensor)`.
+
+    Args:
+        path: the target, replaced at the end when it exists.
+        metadata: key to str, bool, int (uint32 if it fits, else int32, uint64, int64), float (float32), list of str,
+            list of numbers (int32 or float32), numpy scalar or 1-D array (its own dtype), or TypedValue. Written as
+            given: `general.architecture` is the caller's to set.
+        tensors: the whole plan, name to (shape, format) in file order. The header then goes out first and tensors
+            stream straight to their place, in pieces with add_rows if need be. Without it the data waits in a second
+            temporary file until close.
+        alignment: of tensor offsets in bytes, a power of two. A `general.alignment` in the metadata decides instead;
+            it is added when alignment is not 32.
+        endianness: byte order of the file.
+
+    Raises GGUFError for names, shapes and values that GGUF cannot hold, TypeError for other types, OSError when the
+    disk is full or the directory cannot be written.
+    """
+    return GGUFWriter(path, metadata, tensors, alignment, endianness)
+
+
+def _with_alignment(metadata: Mapping[str, Any], alignment: int) -> tuple[dict[str, Any], int]:
+    """The metadata and the alignment they agree on."""
+    metadata = dict(metadata)
+    if _ALIGNMENT_KEY in metadata:
+        value = infer(metadata[_ALIGNMENT_KEY])
+        if value.type is not ValueType.UINT32:
+            raise GGUFError(f"{_ALIGNMENT_KEY} must be a uint32")
+        if alignment not in (32, value.value):
+            raise GGUFError(f"{_ALIGNMENT_KEY} is {value.value}, but alignment={alignment} was asked for")
+        alignment = int(value.value)
+    elif alignment != 32:
+        metadata[_ALIGNMENT_KEY] = TypedValue(alignment, ValueType.UINT32)
+    if not 0 < alignment < 1 << 32 or alignment & (alignment - 1):
+        raise GGUFError(f"the alignment must be a power of two, got {alignment}")
+    return metadata, alignment
+
+
+def _as_stored(name: str, tensor: Any) -> tuple[tuple[int, ...], str, np.ndarray[Any, Any]]:
+    """Shape, format and an array that holds the bytes in row-major order."""
+    from blockquant._tensor import QuantizedTensor
+
+    if isinstance(tensor, QuantizedTensor):
+        return tuple(tensor.shape), str(tensor.format), tensor.data
+    array = np.asarray(tensor)
+    if array.dtype.name == "bfloat16":
+        return array.shape, "BF16", array
+    format_ = _FORMAT_OF_DTYPE.get(array.dtype.newbyteorder("="))
+    if format_ is None:
+        raise TypeError(
+            f"tensor {name!r}: GGUF has no tensors of dtype {array.dtype}, expected float16, float32, float64, "
+            "bfloat16, int8, int16, int32, int64 or a QuantizedTensor"
+        )
+    return array.shape, format_, array
+
+
+def _pieces(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """C-contiguous pieces in this machine's byte order, each copied only if it has to be."""
+    if array.size == 0:
+        return
+    if array.nbytes <= _CHUNK_BYTES or array.ndim == 0:
+        yield np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    elif len(array) == 1:
+        yield from _pieces(array[0])
+    else:
+        step = max(1, _CHUNK_BYTES // (array.nbytes // len(array)))
+        for start in range(0, len(array), step):
+            yield from _pieces(array[start : start + step])
+
+
+def _write_all(file: FileIO, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def _append_file(source: FileIO, target: FileIO, size: int) -> None:
+    """Append `size` bytes: in the kernel, or not even copied, where the file system can."""
+    copied = 0
+    if hasattr(os, "copy_file_range"):
+        # Not on every file system: what is left is copied below, which also raises whatever the error was.
+        with contextlib.suppress(OSError):
+            while copied < size:
+                n = os.copy_file_range(source.fileno(), target.fileno(), min(size - copied, 1 << 30))
+                if n == 0:
+                    break
+                copied += n
+    while block := source.read(_CHUNK_BYTES):
+        _write_all(target, memoryview(block))
