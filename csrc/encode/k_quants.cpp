@@ -102,8 +102,8 @@ void encode_q2_k(const float* x, BlockQ2_K& b, const float* importance) {
         d = high_scale > 0 ? high_scale / 15.0f : 0.0f;
         dmin = high_min > 0 ? high_min / 15.0f : 0.0f;
     }
-    b.d = f32_to_f16(d);
-    b.dmin = f32_to_f16(dmin);
+    b.d = scale_to_f16(d);
+    b.dmin = scale_to_f16(dmin);
     for (int j = 0; j < kRuns; ++j) b.scales[j] = static_cast<uint8_t>(scales[j] | minima[j] << 4);
 
     float stored_scales[kRuns], stored_minima[kRuns];
@@ -149,7 +149,7 @@ void encode_q3_k(const float* x, BlockQ3_K& b, const float* importance) {
             d = 0;
         }
     }
-    b.d = f32_to_f16(d);
+    b.d = scale_to_f16(d);
     store_scales(scales, b);
 
     float stored_scales[kRuns];
@@ -211,8 +211,8 @@ void fit_eight_runs(const float* x, Block& b, const float* importance, const Aff
             scales[j] = scales[j] < 63 ? scales[j] : 63;
             minima[j] = minima[j] < 63 ? minima[j] : 63;
         }
-    b.d = f32_to_f16(d);
-    b.dmin = f32_to_f16(dmin);
+    b.d = scale_to_f16(d);
+    b.dmin = scale_to_f16(dmin);
     store_scales(scales, minima, b.scales);
 
     float stored_scales[kRuns], stored_minima[kRuns];
@@ -247,7 +247,7 @@ void encode_q6_k(const float* x, BlockQ6_K& b, const float* importance) {
         return;
     }
     const float inverse = -128.0f / peak;
-    b.d = f32_to_f16(1 / inverse);
+    b.d = scale_to_f16(1 / inverse);
     for (int j = 0; j < kRuns; ++j) {
         const int scale = round_to_int(inverse * run_scales[j]);
         b.scales[j] = static_cast<int8_t>(scale < 127 ? scale : 127);

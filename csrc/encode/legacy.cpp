@@ -72,7 +72,7 @@ void symmetric_row(const float* x, uint8_t* out, int64_t k, const float* imatrix
             for (int i = 0; i < kBlock; ++i)
                 levels[i] = level_of(x[i] * inverse + (as_float(limit) + 0.5f), 2 * limit - 1);
         }
-        blocks[n].d = f32_to_f16(scale);
+        blocks[n].d = scale_to_f16(scale);
         store_levels(levels, blocks[n]);
     }
 }
@@ -101,8 +101,8 @@ void affine_row(const float* x, uint8_t* out, int64_t k, const float* imatrix) {
             const float inverse = inverse_or_zero(scale);
             for (int i = 0; i < kBlock; ++i) levels[i] = level_of((x[i] - offset) * inverse + 0.5f, top);
         }
-        blocks[n].d = f32_to_f16(scale);
-        blocks[n].m = f32_to_f16(offset);
+        blocks[n].d = scale_to_f16(scale);
+        blocks[n].m = scale_to_f16(offset);
         store_levels(levels, blocks[n]);
     }
 }
@@ -131,7 +131,7 @@ void q8_0(const float* x, uint8_t* out, int64_t k, const float*) {
     for (int64_t n = 0; n < k / kBlock; ++n, x += kBlock) {
         const float scale = std::fabs(peak_of(x, kBlock)) / 127.0f;
         const float inverse = inverse_or_zero(scale);
-        blocks[n].d = f32_to_f16(scale);
+        blocks[n].d = scale_to_f16(scale);
         for (int i = 0; i < kBlock; ++i)
             blocks[n].qs[i] = static_cast<int8_t>(round_half_away(x[i] * inverse));
     }

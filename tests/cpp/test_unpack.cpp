@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "formats/common_form.hpp"
@@ -94,7 +95,7 @@ bool same_bits_or_nan(float a, float b) {
 template <FormatId id>
 void check_format(float (*formula)(Bytes, int), std::vector<int> halves) {
     using Form = CommonForm<id>;
-    CAPTURE(format_info(id).name);
+    CAPTURE(std::string(format_info(id).name));
     constexpr uint16_t kSpecial[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x0400, 0x7bff, 0xfbff,
                                      0x7c00, 0xfc00, 0x7e00, 0xfd01, 0x3c00, 0xbc00};
     Rng rng(static_cast<uint64_t>(id) + 1);

@@ -1,0 +1,318 @@
+// The scalar encoders: ggml's bytes by hash, and what must hold without looking at ggml.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "encode/encode.hpp"
+#include "formats/common_form.hpp"
+#include "rng.hpp"
+
+namespace {
+
+using namespace bq;
+
+// The rows whose encoded bytes encode_hashes.inc holds; the same inputs are made in tests/make_hashes.py.
+constexpr int kRows = 12, kColumns = 512;
+
+float element(Rng& rng, int row, int i) {
+    const float u = rng.uniform();
+    const uint64_t odd = rng.next();
+    const float zero = odd & 16 ? -0.0f : 0.0f;
+    switch (row) {
+        case 0:
+            return u;
+        case 1:
+            return u * u * u;
+        case 2:
+            return odd % 16 == 0 ? u : zero;
+        case 3:
+            return std::fabs(u);
+        case 4:
+            return std::ldexp(u, i / 16 * 7 % 60 - 40);
+        case 5:
+            return zero;
+        case 6:
+            return -0.75f;
+        case 7:
+            return i % 97 == 5 ? 1.5f : zero;
+        case 8:
+            return std::ldexp(u, 127);
+        case 9:
+            return std::ldexp(u, -130);
+        case 10:
+            return 5.0f + std::ldexp(u, -6);
+        default:
+            return std::bit_cast<float>(static_cast<uint32_t>(odd) & 0xbfffffffu);  // any finite bits
+    }
+}
+
+struct Inputs {
+    std::vector<float> x = std::vector<float>(kRows * kColumns), imatrix = std::vector<float>(kColumns);
+    Inputs() {
+        Rng rng(2024);
+        for (int row = 0; row < kRows; ++row)
+            for (int i = 0; i < kColumns; ++i) x[row * kColumns + i] = element(rng, row, i);
+        for (int i = 0; i < kColumns; ++i) {
+            const float u = rng.uniform();
+            imatrix[i] = i % 11 == 3 ? 0.0f : u * u * 8.0f;
+        }
+    }
+};
+
+std::vector<uint8_t> encode(const FormatInfo& f, const std::vector<float>& x, int64_t k,
+                            const float* imatrix) {
+    const int64_t rows = static_cast<int64_t>(x.size()) / k, row_bytes = f.row_bytes(k);
+    std::vector<uint8_t> out(static_cast<size_t>(rows * row_bytes));
+    for (int64_t r = 0; r < rows; ++r)
+        reference_encoder(f.id)(x.data() + r * k, out.data() + r * row_bytes, k, imatrix);
+    return out;
+}
+
+uint64_t fnv1a(const std::vector<uint8_t>& bytes) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (uint8_t byte : bytes) h = (h ^ byte) * 0x100000001b3u;
+    return h;
+}
+
+// Calls body.operator()<id>() for every quantized format that has an encoder.
+template <class Body>
+void each_quantized(Body body) {
+    body.template operator()<FormatId::Q4_0>();
+    body.template operator()<FormatId::Q4_1>();
+    body.template operator()<FormatId::Q5_0>();
+    body.template operator()<FormatId::Q5_1>();
+    body.template operator()<FormatId::Q8_0>();
+    body.template operator()<FormatId::Q2_K>();
+    body.template operator()<FormatId::Q3_K>();
+    body.template operator()<FormatId::Q4_K>();
+    body.template operator()<FormatId::Q5_K>();
+    body.template operator()<FormatId::Q6_K>();
+}
+
+// The smallest and the largest integer of the format.
+struct Levels {
+    int low, high;
+};
+Levels levels_of(FormatId id) {
+    switch (id) {
+        case FormatId::Q4_0:
+            return {-8, 7};
+        case FormatId::Q5_0:
+            return {-16, 15};
+        case FormatId::Q8_0:
+            return {-127, 127};
+        case FormatId::Q2_K:
+            return {0, 3};
+        case FormatId::Q3_K:
+            return {-4, 3};
+        case FormatId::Q6_K:
+            return {-32, 31};
+        case FormatId::Q4_1:
+        case FormatId::Q4_K:
+            return {0, 15};
+        default:
+            return {0, 31};
+    }
+}
+
+}  // namespace
+
+TEST_CASE("bytes are ggml's, on every kind of row") {
+    struct Hashes {
+        FormatId id;
+        uint64_t plain, imatrix;
+    };
+    constexpr Hashes kHashes[] = {
+#include "encode_hashes.inc"
+    };
+    const Inputs inputs;
+    int checked = 0;
+    for (const Hashes& h : kHashes) {
+        const FormatInfo& f = format_info(h.id);
+        CAPTURE(std::string(f.name));
+        CHECK(fnv1a(encode(f, inputs.x, kColumns, nullptr)) == h.plain);
+        CHECK(fnv1a(encode(f, inputs.x, kColumns, inputs.imatrix.data())) == h.imatrix);
+        ++checked;
+    }
+    int implemented = 0;
+    for (const FormatInfo& f : all_formats()) implemented += f.implemented;
+    CHECK(checked == implemented);
+}
+
+TEST_CASE("exactly the implemented formats have an encoder") {
+    for (const FormatInfo& f : all_formats()) {
+        CAPTURE(std::string(f.name));
+        CHECK((reference_encoder(f.id) != nullptr) == f.implemented);
+    }
+}
+
+TEST_CASE("a row's bytes depend on the row alone, and nothing beside them is written") {
+    const Inputs inputs;
+    for (const FormatInfo& f : all_formats()) {
+        if (!f.implemented) continue;
+        CAPTURE(std::string(f.name));
+        for (const float* imatrix : {static_cast<const float*>(nullptr), inputs.imatrix.data()}) {
+            const int64_t row_bytes = f.row_bytes(kColumns);
+            const std::vector<uint8_t> all = encode(f, inputs.x, kColumns, imatrix);
+            for (int row = kRows - 1; row >= 0; --row) {
+                std::vector<float> x(inputs.x.begin() + row * kColumns,
+                                     inputs.x.begin() + (row + 1) * kColumns);
+                const std::vector<float> before = x;
+                std::vector<uint8_t> out(static_cast<size_t>(row_bytes) + 3, 0xa5);  // at an odd address
+                reference_encoder(f.id)(x.data(), out.data() + 1, kColumns, imatrix);
+                CHECK(std::memcmp(out.data() + 1, all.data() + row * row_bytes,
+                                  static_cast<size_t>(row_bytes)) == 0);
+                CHECK(out.front() == 0xa5);
+                CHECK(out[static_cast<size_t>(row_bytes) + 1] == 0xa5);
+                CHECK(std::memcmp(x.data(), before.data(), sizeof(float) * kColumns) == 0);
+            }
+        }
+    }
+}
+
+TEST_CASE("every bit of a block is written, whatever was there") {
+    const Inputs inputs;
+    for (const FormatInfo& f : all_formats()) {
+        if (!f.implemented) continue;
+        CAPTURE(std::string(f.name));
+        const std::vector<uint8_t> expected = encode(f, inputs.x, kColumns, nullptr);
+        std::vector<uint8_t> out(expected.size(), 0xff);
+        for (int row = 0; row < kRows; ++row)
+            reference_encoder(f.id)(inputs.x.data() + row * kColumns,
+                                    out.data() + row * f.row_bytes(kColumns), kColumns, nullptr);
+        CHECK(out == expected);
+    }
+}
+
+TEST_CASE("zeros of either sign decode to zero, with and without an imatrix") {
+    const std::vector<float> ones(256, 1.0f);
+    each_quantized([&]<FormatId id>() {
+        CAPTURE(std::string(format_info(id).name));
+        for (float zero : {0.0f, -0.0f})
+            for (const float* imatrix : {static_cast<const float*>(nullptr), ones.data()}) {
+                const std::vector<float> x(256, zero);
+                const std::vector<uint8_t> bytes = encode(format_info(id), x, 256, imatrix);
+                float out[256];
+                decode_row<id>(bytes.data(), out, 256);
+                CHECK(std::all_of(out, out + 256, [](float v) { return v == 0.0f; }));
+            }
+    });
+}
+
+TEST_CASE("one element among zeros survives, and the zeros stay zero") {
+    each_quantized([&]<FormatId id>() {
+        CAPTURE(std::string(format_info(id).name));
+        for (int at : {0, 15, 16, 31, 100, 255})
+            for (float value : {1.0f, -1.0f, 640.0f, -8.0f}) {
+                std::vector<float> x(256, 0.0f);
+                x[at] = value;
+                const std::vector<uint8_t> bytes = encode(format_info(id), x, 256, nullptr);
+                float out[256];
+                decode_row<id>(bytes.data(), out, 256);
+                // 2^-9: a few f16 roundings. Zeros are exact where there is no minimum to add.
+                for (int i = 0; i < 256; ++i) {
+                    const bool exact = i != at && !CommonForm<id>::has_minima;
+                    CHECK(std::fabs(out[i] - x[i]) <= (exact ? 0.0f : 0x1p-9f * std::fabs(value)));
+                }
+            }
+    });
+}
+
+// For the scale and minimum as stored, no other integer would have been closer (K formats), or only by what
+// the rounding of the scale to f16 can move (the others, which choose integers for the scale before it is
+// rounded).
+TEST_CASE("each integer is the nearest that the stored scale allows") {
+    Rng rng(99);
+    std::vector<float> x(8 * 256);
+    for (size_t i = 0; i < x.size(); ++i) {
+        const float u = rng.uniform();
+        x[i] = std::ldexp(u * rng.uniform(), static_cast<int>(i / 256) * 3 - 12);
+    }
+    each_quantized([&]<FormatId id>() {
+        using Form = CommonForm<id>;
+        CAPTURE(std::string(format_info(id).name));
+        const std::vector<uint8_t> bytes = encode(format_info(id), x, 256, nullptr);
+        const auto k = static_cast<int64_t>(x.size());
+        std::vector<int8_t> q(x.size());
+        std::vector<float> scales(x.size() / Form::run), minima(x.size() / Form::run, 0.0f), out(x.size());
+        unpack_row<id>(bytes.data(), q.data(), scales.data(), minima.data(), k);
+        decode_row<id>(bytes.data(), out.data(), k);
+        const auto [low, high] = levels_of(id);
+        const bool chosen_after_rounding = Form::elements == 256;
+        for (size_t i = 0; i < x.size(); ++i) {
+            const float scale = scales[i / Form::run], minimum = minima[i / Form::run];
+            CHECK(q[i] >= low);
+            CHECK(q[i] <= high);
+            if (scale == 0) continue;
+            float best = INFINITY;
+            for (int level = low; level <= high; ++level)
+                best = std::min(best, std::fabs(x[i] - (scale * static_cast<float>(level) - minimum)));
+            const float f16_error = std::max(std::fabs(scale) * 0x1p-11f, 0x1p-25f);
+            const float slack = chosen_after_rounding
+                                    ? 1e-5f * (std::fabs(x[i]) + std::fabs(minimum))
+                                    : 2 * (static_cast<float>(std::max(-low, high)) * f16_error +
+                                           std::fabs(minimum) * 0x1p-11f);
+            CHECK(std::fabs(x[i] - out[i]) <= best + slack);
+        }
+    });
+}
+
+TEST_CASE("error shrinks with the bits") {
+    Rng rng(5);
+    std::vector<float> x(16 * 256);
+    for (float& v : x) v = rng.uniform() + rng.uniform() + rng.uniform();
+    const auto relative_rmse = [&]<FormatId id>() {
+        const std::vector<uint8_t> bytes = encode(format_info(id), x, 256, nullptr);
+        std::vector<float> out(x.size());
+        decode_row<id>(bytes.data(), out.data(), static_cast<int64_t>(x.size()));
+        double error = 0, power = 0;
+        for (size_t i = 0; i < x.size(); ++i) {
+            error += std::pow(double{x[i]} - out[i], 2);
+            power += std::pow(double{x[i]}, 2);
+        }
+        return std::sqrt(error / power);
+    };
+    CHECK(relative_rmse.operator()<FormatId::Q8_0>() < 0.006);
+    CHECK(relative_rmse.operator()<FormatId::Q6_K>() < 0.02);
+    CHECK(relative_rmse.operator()<FormatId::Q5_K>() < 0.04);
+    CHECK(relative_rmse.operator()<FormatId::Q5_1>() < 0.04);
+    CHECK(relative_rmse.operator()<FormatId::Q5_0>() < 0.05);
+    CHECK(relative_rmse.operator()<FormatId::Q4_K>() < 0.08);
+    CHECK(relative_rmse.operator()<FormatId::Q4_1>() < 0.08);
+    CHECK(relative_rmse.operator()<FormatId::Q4_0>() < 0.1);
+    CHECK(relative_rmse.operator()<FormatId::Q3_K>() < 0.16);
+    CHECK(relative_rmse.operator()<FormatId::Q2_K>() < 0.33);
+}
+
+// Under UBSan this is the test that no conversion or shift is undefined for any finite input.
+TEST_CASE("any finite bits encode, with any finite weights") {
+    Rng rng(31);
+    std::vector<float> x(256), imatrix(256);
+    for (int round = 0; round < 300; ++round) {
+        const int base = static_cast<int>(rng.next() % 250);  // of the exponents in this row, when narrow
+        for (int i = 0; i < 256; ++i) {
+            const auto wide = static_cast<uint32_t>(rng.next());
+            const uint32_t exponent = static_cast<uint32_t>(base) + (wide >> 8) % 4;
+            const uint32_t narrow = (wide & 0x807fffffu) | exponent << 23;
+            const uint32_t bits = round % 2 ? narrow : (wide >> 23 & 255) == 255 ? wide & 0x807fffffu : wide;
+            x[i] = std::bit_cast<float>(bits);
+            const uint64_t w = rng.next();
+            imatrix[i] = round % 3 == 0 || w % 8 == 0 ? 0.0f
+                         : (w >> 23 & 255) == 255
+                             ? 1.0f
+                             : std::bit_cast<float>(static_cast<uint32_t>(w) & 0x7fffffffu);
+        }
+        const float* const choices[] = {nullptr, imatrix.data()};
+        for (const FormatInfo& f : all_formats()) {
+            if (!f.implemented) continue;
+            for (const float* weights : choices)  // twice: nothing uninitialized decides a byte
+                CHECK(encode(f, x, 256, weights) == encode(f, x, 256, weights));
+        }
+    }
+}
