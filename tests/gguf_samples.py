@@ -6,7 +6,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-
 from blockquant import QuantizedTensor
 from blockquant.gguf import TypedValue, ValueType
 
@@ -53,7 +52,9 @@ def tensors() -> dict[str, Any]:
 
 def stored_bytes(tensor: Any) -> bytes:
     """The bytes of a tensor in this machine's order."""
-    return bytes(tensor.data.tobytes() if isinstance(tensor, QuantizedTensor) else np.ascontiguousarray(tensor).tobytes())
+    return bytes(
+        tensor.data.tobytes() if isinstance(tensor, QuantizedTensor) else np.ascontiguousarray(tensor).tobytes()
+    )
 
 
 def plan_of(tensors: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:

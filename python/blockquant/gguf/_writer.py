@@ -299,7 +299,10 @@ def _as_stored(name: str, tensor: Any) -> tuple[tuple[int, ...], str, np.ndarray
     from blockquant._tensor import QuantizedTensor
 
     if isinstance(tensor, QuantizedTensor):
-        return tuple(tensor.shape), str(tensor.format), tensor.data
+        # Elements are whole blocks, so that no piece ends inside one.
+        data = tensor.data
+        blocks = data.view(f"V{LAYOUTS[tensor.format].type_size}") if data.size else data
+        return tuple(tensor.shape), str(tensor.format), blocks
     array = np.asarray(tensor)
     if array.dtype.name == "bfloat16":
         return array.shape, "BF16", array
