@@ -1,0 +1,119 @@
+"""config.json and its neighbours: checked access with errors that name the file and the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blockquant.errors import BlockquantError
+
+
+def read_json(path: Path, required: bool = True) -> dict[str, Any]:
+    """The JSON object in `path`; {} when it is absent and not `required`. Raises ValueError for anything else."""
+    if not path.is_file():
+        if required:
+            raise BlockquantError(f"{path}: no such file")
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BlockquantError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise BlockquantError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding: base frequency, scaling type ("default", "linear", "yarn", "llama3", ...) and its numbers."""
+
+    theta: float
+    type: str
+    parameters: Mapping[str, Any]
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number of the scaling parameters. Raises ValueError when it is absent without default, or no number."""
+        value = self.parameters.get(key)
+        if value is None:
+            value = default
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise BlockquantError(f"config.json: rope scaling {self.type!r} needs the number {key!r}, found {value!r}")
+        return value
+
+
+class Config:
+    """A model's config.json with the defaults that the model's own configuration class assumes for keys left out."""
+
+    def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        self.values = values
+        self._defaults = defaults or {}
+
+    def get(self, key: str) -> Any:
+        """The value of a key; its default when the key is absent or null."""
+        value = self.values.get(key)
+        return self._defaults.get(key) if value is None else value
+
+    def count(self, key: str) -> int:
+        """A positive integer. Raises ValueError otherwise."""
+        value = self.get(key)
+        if type(value) is not int or not 0 < value < 2**31:
+            raise BlockquantError(f"config.json: {key!r} must be a positive integer, found {value!r}")
+        return value
+
+    def number(self, key: str) -> float:
+        """A number. Raises ValueError otherwise."""
+        value = self.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise BlockquantError(f"config.json: {key!r} must be a number, found {value!r}")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """A boolean, false when absent. Raises ValueError for another type."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise BlockquantError(f"config.json: {key!r} must be true or false, found {value!r}")
+        return bool(value)
+
+    @property
+    def rope(self) -> Rope:
+        """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
+        parameters = self.get("rope_parameters")
+        if parameters is None:
+            parameters = self.get("rope_scaling")
+        parameters = {} if parameters is None else parameters
+        if isinstance(parameters, dict) and isinstance(parameters.get("full_attention"), dict):
+            parameters = parameters["full_attention"]
+        if not isinstance(parameters, dict):
+            raise BlockquantError(f"config.json: the rope parameters must be an object, found {parameters!r:.80}")
+        parameters = dict(parameters)
+        if parameters.get("original_max_position_embeddings") is None:
+            outside = self.get("original_max_position_embeddings")
+            parameters["original_max_position_embeddings"] = outside or self.get("max_position_embeddings")
+        theta = parameters.get("rope_theta")
+        theta = self.get("rope_theta") if theta is None else theta
+        theta = 10000.0 if theta is None else theta
+        if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not theta > 0:
+            raise BlockquantError(f"config.json: 'rope_theta' must be a positive number, found {theta!r}")
+        kind = parameters.get("rope_type") or parameters.get("type") or "default"
+        return Rope(float(theta), str(kind), parameters)
+
+
+def load_config(directory: Path) -> dict[str, Any]:
+    """config.json of a Hugging Face directory. Raises ValueError when it is missing or is not a model's."""
+    if not directory.is_dir():
+        raise BlockquantError(f"{directory}: not a directory; give the folder that holds config.json and model.safetensors")
+    path = directory / "config.json"
+    if not path.is_file():
+        raise BlockquantError(
+            f"{directory}: no config.json in it; give a Hugging Face model folder "
+            "(config.json, model.safetensors, tokenizer.json)"
+        )
+    values = read_json(path)
+    quantized = values.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+        raise BlockquantError(f"{path}: the checkpoint is already quantized ({method}); convert the original weights")
+    return values
