@@ -194,7 +194,7 @@ def _byte_fallback(directory: Path, tokenizer: Mapping[str, Any], vocab_size: in
     for text, token in _base_vocabulary(path, tokenizer).items():
         kind = TokenType.BYTE if _BYTE_TOKEN.fullmatch(text) else TokenType.NORMAL
         kind = TokenType.UNKNOWN if text == unknown else kind
-        vocabulary.set(token, text, kind, -float(ranks[text]) if text in ranks else _ADDED_SCORE)
+        vocabulary.set(token, text, kind, 0.0 - ranks[text] if text in ranks else _ADDED_SCORE)
     vocabulary.set_all_added(directory, tokenizer)
     return _spm_metadata(directory, tokenizer, vocabulary)
 

@@ -1,0 +1,91 @@
+"""Record what llama.cpp's own converter writes: python tests/record_convert.py LLAMA_CPP_SOURCE_DIR
+
+Runs convert_hf_to_gguf.py of a llama.cpp checkout (it needs torch, transformers and sentencepiece) on the directories of
+`convert_models.CASES` and on examples/tales-6m, and writes tests/data/convert/*.json: every metadata value and a hash
+of every tensor. The ordinary tests compare our files with these records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import convert_models
+import numpy as np
+
+DATA = Path(__file__).parent / "data" / "convert"
+EXAMPLE = Path(__file__).parent.parent / "examples" / "tales-6m"
+
+# llama.cpp finds the pre-tokenizer in a list of hashes of known vocabularies; ours are not in it and are named instead.
+_RUN = """
+import os, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gguf-py"]
+sys.argv.pop(1)
+import conversion.base as base
+known = base.TextModel.get_vocab_base_pre
+def name(self, tokenizer):
+    try:
+        return known(self, tokenizer)
+    except NotImplementedError:
+        return os.environ["PRE_TOKENIZER"]
+base.TextModel.get_vocab_base_pre = name
+import convert_hf_to_gguf
+convert_hf_to_gguf.main()
+"""
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def shortened(value: Any) -> Any:
+    """A metadata value as JSON; long lists as their length and a hash."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list) and len(value) > 16:
+        return {"count": len(value), "sha256": digest(json.dumps(value).encode())}
+    return value
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The record of a GGUF file, read with gguf-py."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    fields = {key: field for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+    return {
+        "file_sha256": digest(path.read_bytes()),
+        "metadata": {key: [[t.name for t in f.types], shortened(f.contents())] for key, f in fields.items()},
+        "tensors": {
+            t.name: [t.tensor_type.name, [int(n) for n in reversed(t.shape)], digest(t.data.tobytes())]
+            for t in reader.tensors
+        },
+    }
+
+
+def record(llama_cpp: str, source: Path, name: str, dtype: str, pre_tokenizer: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.gguf"
+        command = [sys.executable, "-c", _RUN, llama_cpp, str(source), "--outfile", str(out), "--outtype", dtype]
+        subprocess.run(command, check=True, env={**os.environ, "PRE_TOKENIZER": pre_tokenizer})
+        text = json.dumps(describe(out), ensure_ascii=False, indent=1)
+        (DATA / f"{name}.json").write_text(text + "\n", "utf-8")
+
+
+def main() -> None:
+    llama_cpp = str(Path(sys.argv[1]).resolve())
+    DATA.mkdir(parents=True, exist_ok=True)
+    record(llama_cpp, EXAMPLE, "tales-6m", "f16", "qwen2")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (make, dtype, pre_tokenizer) in convert_models.CASES.items():
+            record(llama_cpp, make(Path(folder)), name, dtype, pre_tokenizer)
+
+
+if __name__ == "__main__":
+    main()
