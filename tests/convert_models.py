@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from blockquant.converter.floats import to_bfloat16_bits
 
 Tensors = dict[str, tuple[str, np.ndarray]]
@@ -25,9 +24,10 @@ LLAMA3_REGEX = QWEN2_REGEX.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 # Merges, by rank, written as SentencePiece writes them: "▁" is a space.
 MERGES = (
-    "▁ t|h e|i n|▁t he|e r|▁ a|a n|r e|o n|▁ w|e n|o u|▁ s|i s|▁a n|▁an d|i t|o r|n d|▁ o|▁o f|t o|▁ i|▁i n|a s|▁w as|l l|"
-    "a t|▁ h|▁h e|▁ c|▁ b|▁b e|e s|in g|▁ f|▁f or|▁ m|▁ d|o m|▁s a|i d|▁sa id"
-).split("|")
+    "▁ t|h e|i n|▁t he|e r|▁ a|a n|r e|o n|▁ w|e n|o u|▁ s|i s|▁a n|▁an d|i t|o r|n d|▁ o|▁o f|t o|"
+    "▁ i|▁i n|a s|▁w as|l l|a t|▁ h|▁h e|▁ c|▁ b|▁b e|e s|in g|▁ f|▁f or|▁ m|▁ d|o m|▁s a|i d|▁sa id"
+)
+MERGE_PAIRS = [merge.split() for merge in MERGES.split("|")]
 
 
 def safetensors_bytes(tensors: Tensors) -> bytes:
@@ -49,7 +49,9 @@ def numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
     i = np.arange(prod(shape), dtype=np.uint64)
     bits = (i * np.uint64(2654435761) + np.uint64(seed * 40503 + 12345)) * np.uint64(0x9E3779B97F4A7C15)
     bits ^= bits >> np.uint64(29)
-    return ((((bits >> np.uint64(20)) & np.uint64(0xFFFFF)).astype(np.float32) / np.float32(1 << 22)) - 0.125).reshape(shape)
+    return ((((bits >> np.uint64(20)) & np.uint64(0xFFFFF)).astype(np.float32) / np.float32(1 << 22)) - 0.125).reshape(
+        shape
+    )
 
 
 def stored(values: np.ndarray, dtype: str) -> tuple[str, np.ndarray]:
@@ -73,7 +75,10 @@ def layer_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The checkpoint tensors of a Llama-shaped model, in the order in which transformers saves them (by name)."""
     d, ff, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     head = config.get("head_dim") or d // config["num_attention_heads"]
-    q, kv = head * config["num_attention_heads"], head * config.get("num_key_value_heads", config["num_attention_heads"])
+    q, kv = (
+        head * config["num_attention_heads"],
+        head * config.get("num_key_value_heads", config["num_attention_heads"]),
+    )
     qwen = config["architectures"][0]
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
     if not config.get("tie_word_embeddings"):
@@ -106,7 +111,7 @@ def added(token: int, text: str, special: bool = True) -> dict[str, Any]:
 
 def byte_level_tokenizer(regex: str, specials: Iterable[str], **model: Any) -> dict[str, Any]:
     """tokenizer.json of a byte-level BPE; the specials follow the vocabulary, "user:..." ones are not special."""
-    pairs = [merge.replace("▁", "Ġ").split(" ") for merge in MERGES]
+    pairs = [[part.replace("▁", "Ġ") for part in pair] for pair in MERGE_PAIRS]
     texts = byte_alphabet() + ["".join(pair) for pair in pairs]
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -130,7 +135,7 @@ def byte_level_tokenizer(regex: str, specials: Iterable[str], **model: Any) -> d
 def pieces() -> list[tuple[str, float, int]]:
     """A SentencePiece vocabulary: (text, score, type)."""
     found = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((f"<0x{b:02X}>", 0.0, 6) for b in range(256))]
-    merged = [merge.replace(" ", "") for merge in MERGES]
+    merged = ["".join(pair) for pair in MERGE_PAIRS]
     found += [(text, -float(rank), 1) for rank, text in enumerate(merged)]
     letters = sorted(set("".join(merged)) | set("gkpuvxyz.,"))
     return found + [(text, -float(len(merged) + i), 1) for i, text in enumerate(letters)]
@@ -161,6 +166,13 @@ def byte_fallback_tokenizer() -> dict[str, Any]:
     template["special_tokens"] = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
     decoders: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}]
     decoders += [{"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    # SentencePiece merges any two neighbours that make a piece, so every split of a piece is a merge of its rank.
+    ids = {text: i for i, (text, _, _) in enumerate(pieces())}
+    merges = []
+    for pair in MERGE_PAIRS:
+        text = "".join(pair)
+        splits = [(text[:i], text[i:]) for i in range(1, len(text))]
+        merges += [f"{a} {b}" for a, b in splits if a in ids and b in ids]
     return {
         "version": "1.0",
         "truncation": None,
@@ -179,8 +191,8 @@ def byte_fallback_tokenizer() -> dict[str, Any]:
             "fuse_unk": True,
             "byte_fallback": True,
             "ignore_merges": False,
-            "vocab": {text: i for i, (text, _, _) in enumerate(pieces())},
-            "merges": list(MERGES),
+            "vocab": ids,
+            "merges": merges,
         },
     }
 
@@ -230,11 +242,18 @@ def write_model(
 
 
 def llama3(parent: Path) -> Path:
-    """Llama 3.1 in the manner of transformers 4: llama3 rope scaling, untied output, end-of-text and end-of-turn tokens."""
+    """Llama 3.1 as transformers 4 saves it: llama3 rope scaling, untied output, BOS from a template."""
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling["original_max_position_embeddings"] = 64
-    config = base_config("LlamaForCausalLM", rope_theta=500000.0, rope_scaling=scaling, bos_token_id=299, vocab_size=312)
-    config |= {"eos_token_id": [300, 301], "attention_bias": False, "tie_word_embeddings": False, "torch_dtype": "float32"}
+    config = base_config(
+        "LlamaForCausalLM", rope_theta=500000.0, rope_scaling=scaling, bos_token_id=299, vocab_size=312
+    )
+    config |= {
+        "eos_token_id": [300, 301],
+        "attention_bias": False,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+    }
     specials = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "user:<tool>", "<|reserved_0|>"]
     tokenizer = byte_level_tokenizer(LLAMA3_REGEX, specials, ignore_merges=True)
     first = len(tokenizer["model"]["vocab"])
@@ -317,7 +336,10 @@ def qwen3(parent: Path) -> Path:
     (directory / "README.md").write_text(CARD, "utf-8")
     declared = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     declared |= {"add_bos_token": False, "bos_token": None, "unk_token": None}
-    declared["chat_template"] = [{"name": "default", "template": "{{ messages }}"}, {"name": "tool use", "template": "x"}]
+    declared["chat_template"] = [
+        {"name": "default", "template": "{{ messages }}"},
+        {"name": "tool use", "template": "x"},
+    ]
     write_json(directory / "tokenizer_config.json", declared)
     return directory
 

@@ -106,13 +106,16 @@ def _context_params(lib: ctypes.CDLL, n_ctx: int, flash_attention: bool, kv_type
 
 
 class Model:
-    """A GGUF file loaded by llama.cpp on the CPU, with a context of `n_ctx` tokens. Raises ValueError if it refuses."""
+    """A GGUF file loaded by llama.cpp on the CPU, with a context of `n_ctx` tokens. Raises ValueError if it refuses.
+
+    One thread by default: the models of the tests are small, and waiting threads spin on a busy machine.
+    """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         n_ctx: int = 512,
-        n_threads: int = 2,
+        n_threads: int = 1,
         *,
         flash_attention: bool = False,
         kv_type: str = "f16",

@@ -28,7 +28,7 @@ def read_json(path: Path, required: bool = True) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding: base frequency, scaling type ("default", "linear", "yarn", "llama3", ...) and its numbers."""
+    """Rotary position embedding: base frequency, scaling type ("default", "linear", "yarn", ...) and its numbers."""
 
     theta: float
     type: str
@@ -104,7 +104,9 @@ class Config:
 def load_config(directory: Path) -> dict[str, Any]:
     """config.json of a Hugging Face directory. Raises ValueError when it is missing or is not a model's."""
     if not directory.is_dir():
-        raise BlockquantError(f"{directory}: not a directory; give the folder that holds config.json and model.safetensors")
+        raise BlockquantError(
+            f"{directory}: not a directory; give the folder that holds config.json and model.safetensors"
+        )
     path = directory / "config.json"
     if not path.is_file():
         raise BlockquantError(

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 def to_float32(data: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """Elements of a stored dtype (BF16 given as uint16 bits) as float32."""
     if dtype == "BF16":
-        return (data.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    with np.errstate(over="ignore"):
+        widened: NDArray[np.float32] = (data.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return widened
+    with np.errstate(over="ignore", invalid="ignore"):
         return data.astype(np.float32)
 
 
@@ -21,7 +22,8 @@ def to_bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
     nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    return np.where(nan, (bits >> np.uint32(16)) | np.uint32(64), rounded).astype(np.uint16)
+    result: NDArray[np.uint16] = np.where(nan, (bits >> np.uint32(16)) | np.uint32(64), rounded).astype(np.uint16)
+    return result
 
 
 def to_format(data: NDArray[Any], dtype: str, format: str) -> NDArray[Any]:
@@ -32,6 +34,6 @@ def to_format(data: NDArray[Any], dtype: str, format: str) -> NDArray[Any]:
     if format == "BF16":
         return to_bfloat16_bits(values)
     if format == "F16":
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return values.astype(np.float16)
     return values

@@ -124,7 +124,9 @@ def parse_name(name: str, parameters: int) -> ModelName:
         in_base[i] = False
 
     def joined(kind: str, unique: bool = False) -> str | None:
-        found = [p for p, k, b in zip(parts, kinds, in_base, strict=True) if k == kind and not (b and kind == "version")]
+        found = [
+            p for p, k, b in zip(parts, kinds, in_base, strict=True) if k == kind and not (b and kind == "version")
+        ]
         return "-".join(dict.fromkeys(found) if unique else found) or None
 
     label, finetune, version = joined("size_label", unique=True), joined("finetune"), joined("version")

@@ -109,8 +109,8 @@ def card_metadata(card: Mapping[str, Any], parameters: int) -> dict[str, Any]:
         ("base_model", ("base_model", "base_models", "base_model_sources")),
         ("dataset", ("datasets", "dataset", "dataset_sources")),
     ):
-        key = next((key for key in keys if key in card), None)
-        if key and (entries := _texts(card, key)):
+        given = next((key for key in keys if key in card), None)
+        if given and (entries := _texts(card, given)):
             found.update(_origins(kind, entries, parameters))
     if tags := _texts(card, "tags", "pipeline_tag"):
         found["general.tags"] = tags

@@ -148,12 +148,13 @@ def _plan(family: Family, checkpoint: Mapping[str, StoredTensor]) -> list[_Plann
             if name.endswith(_BUFFERS):
                 continue
             raise BlockquantError(
-                f"{tensor.file.path}: tensor {name!r} belongs to no {family.arch} model with {family.block_count} layers; "
-                "config.json and the weights do not fit together"
+                f"{tensor.file.path}: tensor {name!r} belongs to no {family.arch} model with {family.block_count} "
+                "layers; config.json and the weights do not fit together"
             )
         if tensor.shape != rule.shape:
             raise BlockquantError(
-                f"{tensor.file.path}: tensor {name!r} has shape {list(tensor.shape)}, config.json makes it {list(rule.shape)}"
+                f"{tensor.file.path}: tensor {name!r} has shape {list(tensor.shape)}, "
+                f"config.json makes it {list(rule.shape)}"
             )
         plan.append(_Planned(rule.target, rule.shape, tensor, rule.row_order))
     missing = [rule.source for rule in rules.values() if rule.required]
@@ -191,9 +192,7 @@ def _metadata(
 def _apply_recipe(
     recipe: str, plan: list[_Planned], formats: dict[str, str], metadata: dict[str, Any]
 ) -> dict[str, str]:
-    raise BlockquantError(
-        f"unknown dtype {recipe!r}; expected bf16, f16, f32 or auto"
-    )
+    raise BlockquantError(f"unknown dtype {recipe!r}; expected bf16, f16, f32 or auto")
 
 
 def _write(
@@ -217,11 +216,11 @@ def _write(
                 except ValueError as error:
                     raise BlockquantError(f"tensor {tensor.name!r}: {error}") from None
                 writer.add_rows(tensor.name, rows)
+                if tensor.source is not None:
+                    tensor.source.release()
                 done += rows.nbytes
                 if progress is not None:
                     progress(tensor.name, done, total)
-            if tensor.source is not None:
-                tensor.source.release()
     return out.stat().st_size
 
 

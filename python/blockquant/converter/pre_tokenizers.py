@@ -36,9 +36,7 @@ _QWEN35 = (
 )
 _SEED = rf"{_CONTRACTION}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"
 _TEKKEN = rf"{_UPPER_LOWER[0]}|{_UPPER_LOWER[1]}|\p{{N}}|{_PATH_SYMBOLS}|{_SPACES}"
-_GPT4O = (
-    rf"{_UPPER_LOWER[0]}{_CONTRACTION}?|{_UPPER_LOWER[1]}{_CONTRACTION}?|\p{{N}}{{1,3}}|{_PATH_SYMBOLS}|{_SPACES}"
-)
+_GPT4O = rf"{_UPPER_LOWER[0]}{_CONTRACTION}?|{_UPPER_LOWER[1]}{_CONTRACTION}?|\p{{N}}{{1,3}}|{_PATH_SYMBOLS}|{_SPACES}"
 _DEEPSEEK3 = rf"{_ASCII_WORD}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
 
 # Splitting steps -> name. Where llama.cpp knows a regex under several names, the plainest is taken.
@@ -89,7 +87,7 @@ def _steps(pre_tokenizer: Mapping[str, Any] | None) -> Steps:
 
 
 def pre_tokenizer_name(tokenizer: Mapping[str, Any]) -> str:
-    """`tokenizer.ggml.pre` of a byte-level BPE tokenizer.json. Raises ValueError when its splitting has no known name."""
+    """`tokenizer.ggml.pre` of a byte-level BPE tokenizer.json. Raises ValueError when it has no known name."""
     steps = _steps(tokenizer.get("pre_tokenizer"))
     name = _CANONICAL_NAMES.get(steps)
     if name is None:

@@ -39,7 +39,7 @@ _DTYPES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a checkpoint: `data` is a read-only view of the mapped file (uint16 bit patterns when `dtype` is BF16)."""
+    """A tensor of a checkpoint: `data` is a read-only view of the mapped file (uint16 bits when `dtype` is BF16)."""
 
     name: str
     dtype: str
@@ -71,7 +71,8 @@ class SafetensorsFile:
             header_size = int.from_bytes(head, "little")
             if header_size > min(file_size - 8, _MAX_HEADER_BYTES):
                 raise self._error(
-                    f"the header claims {header_size} bytes and the file has {file_size}; it is truncated or no safetensors"
+                    f"the header claims {header_size} bytes and the file has {file_size}; "
+                    "it is truncated or no safetensors"
                 )
             header = self._parse_header(f.read(header_size))
             self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
@@ -139,7 +140,7 @@ class SafetensorsFile:
         dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise self._error(
-                f"tensor {name!r} has dtype {dtype!r}; convert an unquantized checkpoint ({', '.join(_DTYPES)} are read)"
+                f"tensor {name!r} has dtype {dtype!r}; convert an unquantized checkpoint, of {', '.join(_DTYPES)}"
             )
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
             raise self._error(f"tensor {name!r} has no valid shape: {shape!r:.80}")
@@ -174,7 +175,9 @@ def open_checkpoint(directory: Path) -> dict[str, StoredTensor]:
             if name in tensors:
                 raise BlockquantError(f"{directory / part}: tensor {name!r} is in {tensors[name].file.path.name} too")
             if weight_map is not None and weight_map.get(name) != part:
-                raise BlockquantError(f"{index_path}: tensor {name!r} is in {part}, the index says {weight_map.get(name)}")
+                raise BlockquantError(
+                    f"{index_path}: tensor {name!r} is in {part}, the index says {weight_map.get(name)}"
+                )
             tensors[name] = tensor
     absent = sorted(set(weight_map or ()) - set(tensors))
     if absent:

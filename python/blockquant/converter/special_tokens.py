@@ -25,7 +25,7 @@ _ADDABLE = ("bos", "eos", "sep")
 
 
 def token_text(entry: object) -> str | None:
-    """The text of a token in tokenizer_config.json or special_tokens_map.json: a string, or an object with `content`."""
+    """The text of a token in tokenizer_config.json and its like: a string, or an object with `content`."""
     text = entry.get("content") if isinstance(entry, Mapping) else entry
     return text if isinstance(text, str) else None
 
@@ -89,7 +89,9 @@ def special_metadata(directory: Path, tokenizer: Mapping[str, Any], vocab_size: 
 
     ids: dict[str, int] = {}
     by_text = {
-        entry.get("content"): entry.get("id") for entry in _list(tokenizer, "added_tokens") if isinstance(entry, Mapping)
+        entry.get("content"): entry.get("id")
+        for entry in _list(tokenizer, "added_tokens")
+        if isinstance(entry, Mapping)
     }
     config = read_json(directory / "config.json", required=False)
     for role in roles:

@@ -1,4 +1,4 @@
-"""The `tokenizer.*` metadata: the vocabulary of tokenizer.json (or a SentencePiece tokenizer.model) as GGUF holds it."""
+"""The `tokenizer.*` metadata: the vocabulary of tokenizer.json or of a SentencePiece tokenizer.model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def tokenizer_metadata(directory: Path, vocab_size: int, pre_tokenizer: str | No
     model = tokenizer.get("model")
     if not isinstance(model, Mapping) or model.get("type") != "BPE":
         kind = model.get("type") if isinstance(model, Mapping) else None
-        raise BlockquantError(f"{path}: a tokenizer of type {kind!r}; only BPE (byte-level or with byte fallback) is read")
+        raise BlockquantError(
+            f"{path}: a tokenizer of type {kind!r}; only BPE (byte-level or with byte fallback) is read"
+        )
     if model.get("byte_fallback"):
         return _byte_fallback(directory, tokenizer, vocab_size)
     return _byte_level(directory, tokenizer, vocab_size, pre_tokenizer)

@@ -67,7 +67,9 @@ class Family:
                 f"config.json: {self.heads} attention heads are not a multiple of {self.kv_heads} key-value heads"
             )
         if self.head_dim < 2 or self.head_dim % 2:
-            raise BlockquantError(f"config.json: a head of {self.head_dim} values cannot be rotated; head_dim must be even")
+            raise BlockquantError(
+                f"config.json: a head of {self.head_dim} values cannot be rotated; head_dim must be even"
+            )
         activation = self.config.get("hidden_act")
         if activation not in (None, "silu", "swish"):
             raise BlockquantError(f"config.json: hidden_act {activation!r}; a {self.arch} file can only say 'silu'")
@@ -100,7 +102,8 @@ class Family:
 
     def rope_metadata(self) -> dict[str, Any]:
         """Frequency base and scaling; "dynamic" and "llama3" need no key (the latter is a tensor of factors)."""
-        rope, keys = self.rope, {}
+        rope = self.rope
+        keys: dict[str, Any] = {}
         if rope.type in ("linear", "yarn"):
             keys["rope.scaling.type"] = rope.type
             keys["rope.scaling.factor"] = float(rope.number("factor"))
@@ -132,7 +135,7 @@ class Family:
                 source, target = f"model.layers.{i}.{rule.source}", f"blk.{i}.{rule.target}"
                 yield TensorRule(source, target, rule.shape, rule.required, rule.row_order)
         yield TensorRule("model.norm.weight", "output_norm.weight", (self.hidden,))
-        # A checkpoint with tied embeddings may hold its output matrix all the same; then it is written, as llama.cpp does.
+        # A checkpoint with tied embeddings may hold its output matrix all the same; llama.cpp then writes it too.
         tied = self.config.flag("tie_word_embeddings")
         yield TensorRule("lm_head.weight", "output.weight", (self.vocab_size, self.hidden), required=not tied)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,14 @@ def interleaved(heads: int, rows: int) -> NDArray[np.intp]:
     A Hugging Face checkpoint rotates row i of a head with row i + head_dim / 2; GGUF's `llama` architecture rotates
     rows 2i and 2i + 1. Returns, for each of `rows` stored rows, the source row.
     """
-    return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+    order: NDArray[np.intp] = np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+    return order
 
 
 class Llama(Family):
-    architectures = ("LlamaForCausalLM", "LLaMAForCausalLM")
+    architectures: ClassVar[tuple[str, ...]] = ("LlamaForCausalLM", "LLaMAForCausalLM")
     arch = "llama"
-    defaults = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
+    defaults: ClassVar[Mapping[str, Any]] = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
     rope_types = (*Family.rope_types, "llama3")
 
     def metadata(self) -> dict[str, Any]:
@@ -45,7 +47,7 @@ class Llama(Family):
         return {"rope_freqs.weight": self._llama3_factors()} if self.rope.type == "llama3" else {}
 
     def _llama3_factors(self) -> NDArray[np.float32]:
-        """What each rotary frequency is divided by: 1 below the high-frequency wavelength, `factor` above the low one."""
+        """What each rotary frequency is divided by: 1 for short wavelengths, `factor` for long ones, between smoothly."""
         rope = self.rope
         factor = np.float32(rope.number("factor", 8.0))
         low, high = rope.number("low_freq_factor", 1.0), rope.number("high_freq_factor", 4.0)
@@ -57,11 +59,16 @@ class Llama(Family):
             smooth = (np.float32(context) / wavelengths - np.float32(low)) / np.float32(high - low)
             between = 1 / ((1 - smooth) / factor + smooth)
         factors = np.where(wavelengths > np.float32(context / low), factor, between)
-        return np.where(wavelengths < np.float32(context / high), np.float32(1), factors).astype(np.float32)
+        result: NDArray[np.float32] = np.where(wavelengths < np.float32(context / high), 1, factors).astype(np.float32)
+        return result
 
 
 class Mistral(Llama):
     """Mistral 7B and Nemo: Llama's tensors; the sliding window of 7B v0.1 is not represented, as in llama.cpp."""
 
-    architectures = ("MistralForCausalLM",)
-    defaults = {"max_position_embeddings": 131072, "num_key_value_heads": 8, "rms_norm_eps": 1e-6}
+    architectures: ClassVar[tuple[str, ...]] = ("MistralForCausalLM",)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-6,
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 from blockquant.converter.families.base import Family, TensorRule
 
@@ -10,7 +11,12 @@ from blockquant.converter.families.base import Family, TensorRule
 class Qwen3(Family):
     architectures = ("Qwen3ForCausalLM",)
     arch = "qwen3"
-    defaults = {"head_dim": 128, "max_position_embeddings": 32768, "num_key_value_heads": 32, "rms_norm_eps": 1e-6}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "head_dim": 128,
+        "max_position_embeddings": 32768,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-6,
+    }
 
     def attention_tensors(self) -> Iterator[TensorRule]:
         yield from super().attention_tensors()
