@@ -1,8 +1,8 @@
 """Record what llama.cpp's own converter writes: python tests/record_convert.py LLAMA_CPP_SOURCE_DIR
 
 Runs convert_hf_to_gguf.py of a llama.cpp checkout (it needs torch, transformers and sentencepiece) on the directories
-of `convert_models.CASES` and on examples/tales-6m, and writes tests/data/convert/*.json: every metadata value and a hash
-of every tensor. The ordinary tests compare our files with these records.
+of `convert_models.CASES` and on examples/tales-6m, and writes tests/data/convert/*.json: every metadata value and a
+hash of every tensor. The ordinary tests compare our files with these records.
 """
 
 from __future__ import annotations

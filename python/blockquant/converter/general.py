@@ -57,8 +57,9 @@ def title(text: str) -> str:
 
 def size_label(parameters: int) -> str:
     """A parameter count as people say it: at least two digits, K, M, B or T."""
-    unit, suffix = next((u, s) for u, s in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0.0, "K")) if parameters > u)
-    scaled = parameters / (unit or 1e3)
+    units = ((1e12, 1e-12, "T"), (1e9, 1e-9, "B"), (1e6, 1e-6, "M"), (-1, 1e-3, "K"))
+    factor, suffix = next((factor, suffix) for above, factor, suffix in units if parameters > above)
+    scaled = parameters * factor
     decimals = max(2 - len(str(round(scaled)).lstrip("0")), 0)
     return f"{scaled:.{decimals}f}{suffix}"
 

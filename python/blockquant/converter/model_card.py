@@ -40,11 +40,12 @@ def read_model_card(directory: Path) -> dict[str, str | list[str]]:
     if not path.is_file():
         return {}
     lines = path.read_text("utf-8", errors="replace").splitlines()
-    if not lines or lines[0] != "---" or "---" not in lines[1:]:
+    if not lines or lines[0] != "---":
         return {}
+    end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
     found: dict[str, str | list[str]] = {}
     key = ""
-    for line in lines[1 : lines.index("---", 1)]:
+    for line in lines[1:end]:
         match = _KEY.match(line)
         if match:
             key = match[1]

@@ -47,7 +47,7 @@ class Llama(Family):
         return {"rope_freqs.weight": self._llama3_factors()} if self.rope.type == "llama3" else {}
 
     def _llama3_factors(self) -> NDArray[np.float32]:
-        """What each rotary frequency is divided by: 1 for short wavelengths, `factor` for long ones, between smoothly."""
+        """What each rotary frequency is divided by: 1 for short wavelengths, `factor` for long ones."""
         rope = self.rope
         factor = np.float32(rope.number("factor", 8.0))
         low, high = rope.number("low_freq_factor", 1.0), rope.number("high_freq_factor", 4.0)
