@@ -4,9 +4,45 @@ file(GLOB BQ_CORE_SOURCES CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/csrc/formats/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/encode/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/gguf/*.cpp
+  ${PROJECT_SOURCE_DIR}/csrc/matmul/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/runtime/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/transformer/*.cpp)
-add_library(bq_core STATIC ${BQ_CORE_SOURCES})
+add_library(bq_core STATIC ${BQ_CORE_SOURCES} ${PROJECT_SOURCE_DIR}/csrc/targets/dispatch.cpp)
 target_link_libraries(bq_core PUBLIC bq_flags Threads::Threads)
 
-# (the targets: csrc/targets/<isa>.cpp, each with its own flags, and dispatch.cpp)
+# bq_target(<name> <source> <flags>...): an object library of csrc/targets/<source>.cpp. Nothing but these is
+# compiled with flags of an instruction set.
+set(BQ_TARGETS "" CACHE INTERNAL "the per-instruction-set object libraries")
+function(bq_target name source)
+  add_library(bq_${name} OBJECT ${PROJECT_SOURCE_DIR}/csrc/targets/${source}.cpp)
+  target_link_libraries(bq_${name} PRIVATE bq_flags)
+  target_compile_options(bq_${name} PRIVATE ${ARGN})
+  # Vector types in always_inline functions; the kernels are never called across objects.
+  target_sources(bq_core PRIVATE $<TARGET_OBJECTS:bq_${name}>)
+  set(BQ_TARGETS ${BQ_TARGETS} bq_${name} CACHE INTERNAL "the per-instruction-set object libraries")
+endfunction()
+
+string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" BQ_PROCESSOR)
+if(CMAKE_OSX_ARCHITECTURES)
+  string(TOLOWER "${CMAKE_OSX_ARCHITECTURES}" BQ_PROCESSOR)
+endif()
+bq_target(baseline baseline)
+if(BQ_PROCESSOR MATCHES "^(x86_64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+  if(MSVC AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    bq_target(avx2 avx2 /arch:AVX2)
+    #bq_target(avx512 avx512 /arch:AVX512)
+  else()
+    bq_target(avx2 avx2 -mavx2 -mfma -mf16c)
+    #bq_target(avx512 avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
+  endif()
+  target_compile_definitions(bq_core PRIVATE BQ_HAVE_AVX2)
+elseif(BQ_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  bq_target(neon neon)
+  if(MSVC AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    bq_target(neon_dotprod neon /arch:armv8.2)
+  else()
+    bq_target(neon_dotprod neon -march=armv8.2-a+dotprod+fp16)
+  endif()
+  target_compile_definitions(bq_neon_dotprod PRIVATE BQ_NEON_DOTPROD)
+  target_compile_definitions(bq_core PRIVATE BQ_HAVE_NEON)
+endif()

@@ -9,6 +9,8 @@ namespace bq {
 int hardware_threads();           // CPUs this process may use
 int get_num_threads();            // BLOCKQUANT_NUM_THREADS, else hardware_threads()
 void set_num_threads(int count);  // >= 1
+// nullptr, or what is wrong with BLOCKQUANT_NUM_THREADS (which is then ignored).
+const char* num_threads_error();
 
 // Calls body(context, begin, end) on disjoint ranges that cover [0, n), each but the last a multiple of
 // `grain` long, on at most `threads` threads (0: get_num_threads()) of which the caller is one. Returns when

@@ -58,7 +58,7 @@ struct FormatKernels {
 using QuantizeActivations = void (*)(const float* x, int64_t begin, int64_t end, const Activations& out);
 
 struct KernelTable {
-    const char* isa = nullptr;  // "baseline", "avx2", "avx512", "neon"
+    const char* isa = nullptr;  // "baseline", "avx2", "avx512", "neon", "neon_dotprod"
     FormatKernels formats[kFormatIdLimit];
     QuantizeActivations quantize_activations = nullptr;
     TransformerKernels transformer;
@@ -72,5 +72,7 @@ std::span<const KernelTable* const> available_kernels();
 const KernelTable& kernels();
 // False when the CPU or the build lacks it.
 bool set_kernels(const char* isa);
+// nullptr, or what is wrong with BLOCKQUANT_ISA (the best table is then in use).
+const char* isa_error();
 
 }  // namespace bq

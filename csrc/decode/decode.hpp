@@ -1,0 +1,113 @@
+// Rows of blocks to float32, float16 or bfloat16: the bits of the scalar reference (csrc/formats) on every
+// instruction set, so a multiplication, rounded, and a subtraction, rounded; never fused.
+#pragma once
+
+#include "simd/unpack.hpp"
+
+namespace bq {
+namespace {
+
+struct OutF32 {
+    using Element = float;
+    template <class S>
+    static BQ_INLINE void store(float* out, typename S::Wide v) {
+        S::store_f32(out, v);
+    }
+};
+struct OutF16 {
+    using Element = uint16_t;
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
+        S::store_f16(out, v);
+    }
+};
+struct OutBF16 {
+    using Element = uint16_t;
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
+        S::store_bf16(out, v);
+    }
+};
+
+// The values of one chunk of 32: body(i, vector) for the 32 / S::kWide vectors in order. `scale` and
+// `minimum` point at the chunk's one float, or two for runs of 16.
+template <class S, FormatId id, class Body>
+BQ_INLINE void chunk_values(typename S::Bytes raw, const float* scale, const float* minimum, Body&& body) {
+    using F = Unpack<S, id>;
+    if constexpr (F::kOffset != 0) raw = S::sub(raw, S::splat(F::kOffset));
+    S::template repeat<32 / S::kWide>([&](int i) BQ_INLINE_LAMBDA {
+        const int half = i * S::kWide / F::kRun;
+        auto v = S::mul(S::widen(raw, i), S::wide_splat(scale[half]));
+        if constexpr (CommonForm<id>::has_minima) v = S::sub(v, S::wide_splat(minimum[half]));
+        body(i, v);
+    });
+}
+
+// kBlocks blocks, 256 elements at most: body(chunk, i, vector).
+template <class S, FormatId id, int kBlocks, class Body>
+BQ_INLINE void blocks_values(const uint8_t* w, Body&& body) {
+    using F = Unpack<S, id>;
+    using Form = CommonForm<id>;
+    constexpr int kRunsPerChunk = 32 / F::kRun, kChunksPerBlock = Form::elements / 32;
+    typename S::Floats scale[2], minimum[2];
+    F::template scales<kBlocks>(w, scale, minimum);
+    float scales[8 * kRunsPerChunk], minima[8 * kRunsPerChunk];
+    for (int i = 0; i < kRunsPerChunk; ++i) {
+        S::store8(scales + 8 * i, scale[i]);
+        if constexpr (Form::has_minima) S::store8(minima + 8 * i, minimum[i]);
+    }
+    S::template repeat<kBlocks * kChunksPerBlock>([&](int j) BQ_INLINE_LAMBDA {
+        const auto raw = F::chunk(w + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
+        chunk_values<S, id>(raw, scales + j * kRunsPerChunk, minima + j * kRunsPerChunk,
+                            [&](int i, typename S::Wide v) BQ_INLINE_LAMBDA { body(j, i, v); });
+    });
+}
+
+template <class S, FormatId id, class Out>
+void decode_row_of(const uint8_t* w, typename Out::Element* out, int64_t k) {
+    using Form = CommonForm<id>;
+    constexpr int kGroup = 256 / Form::elements;
+    const auto step = [&](auto blocks) BQ_INLINE_LAMBDA {
+        constexpr int kBlocks = decltype(blocks)::value;
+        blocks_values<S, id, kBlocks>(w, [&](int j, int i, typename S::Wide v) BQ_INLINE_LAMBDA {
+            Out::template store<S>(out + j * 32 + i * S::kWide, v);
+        });
+        w += kBlocks * Form::bytes;
+        out += kBlocks * Form::elements;
+    };
+    for (; k >= 256; k -= 256) step(Index<kGroup>{});
+    if constexpr (kGroup > 1)
+        for (; k > 0; k -= Form::elements) step(Index<1>{});
+}
+
+// ---- the float formats: kWide elements at once, the last ones through a padded copy
+template <class S, FormatId id>
+BQ_INLINE typename S::Wide load_floats(const uint8_t* w) {
+    if constexpr (id == FormatId::F32) return S::load_f32(w);
+    if constexpr (id == FormatId::F16) return S::load_f16(w);
+    if constexpr (id == FormatId::BF16) return S::load_bf16(w);
+}
+
+template <class S, FormatId id, class Out>
+void decode_floats(const uint8_t* w, typename Out::Element* out, int64_t k) {
+    constexpr int kBytes = id == FormatId::F32 ? 4 : 2;
+    int64_t i = 0;
+    for (; i + S::kWide <= k; i += S::kWide)
+        Out::template store<S>(out + i, load_floats<S, id>(w + i * kBytes));
+    if (i < k) {
+        uint8_t in[S::kWide * kBytes] = {};
+        typename Out::Element rest[S::kWide];
+        memcpy(in, w + i * kBytes, static_cast<size_t>((k - i) * kBytes));
+        Out::template store<S>(rest, load_floats<S, id>(in));
+        memcpy(out + i, rest, static_cast<size_t>(k - i) * sizeof *out);
+    }
+}
+
+// Same type in and out: the bits as they are.
+template <int kBytes, class Element>
+void copy_floats(const uint8_t* w, Element* out, int64_t k) {
+    memcpy(out, w, static_cast<size_t>(k * kBytes));
+}
+
+}  // namespace
+}  // namespace bq

@@ -1,0 +1,27 @@
+#include "targets/kernels.hpp"
+
+namespace bq {
+namespace {
+
+constexpr int64_t align64(int64_t n) {
+    return (n + 63) / 64 * 64;
+}
+
+}  // namespace
+
+ActivationLayout ActivationLayout::of(int64_t rows, int64_t k) {
+    ActivationLayout layout{};
+    layout.scales_offset = align64(rows * k);
+    layout.sums_offset =
+        layout.scales_offset + align64(rows * (k / kActivationRun) * static_cast<int64_t>(sizeof(float)));
+    layout.bytes = layout.sums_offset + rows * (k / 16) * static_cast<int64_t>(sizeof(float));
+    return layout;
+}
+
+Activations ActivationLayout::view(const void* base, int64_t rows, int64_t k) const {
+    const auto* bytes = static_cast<const uint8_t*>(base);
+    return {reinterpret_cast<const int8_t*>(bytes), reinterpret_cast<const float*>(bytes + scales_offset),
+            reinterpret_cast<const float*>(bytes + sums_offset), rows, k};
+}
+
+}  // namespace bq

@@ -1,0 +1,88 @@
+// y = x * w^T with float activations: the exact path, and the only one of float weights. Weights are decoded
+// in registers; products are accumulated in float lanes.
+#pragma once
+
+#include "decode/decode.hpp"
+#include "matmul/dot.hpp"
+
+namespace bq {
+namespace {
+
+template <class S, FormatId id, int kRows>
+struct RowDotF32 {
+    using Wide = typename S::Wide;
+    const float* x[kRows];
+    Wide acc[kRows][2];  // two chains each; the same ones whatever kRows is
+
+    BQ_INLINE RowDotF32(const float* rows, int64_t k, int64_t first_row) {
+        for (int r = 0; r < kRows; ++r) {
+            x[r] = rows + (first_row + r) * k;
+            acc[r][0] = acc[r][1] = S::wide_zero();
+        }
+    }
+
+    template <int kBlocks>
+    BQ_INLINE void blocks(const uint8_t* w, int64_t at) {
+        blocks_values<S, id, kBlocks>(w, [&](int j, int i, Wide v) BQ_INLINE_LAMBDA {
+            for (int r = 0; r < kRows; ++r)
+                acc[r][i % 2] = S::mul_add(v, S::load_f32(x[r] + at + j * 32 + i * S::kWide), acc[r][i % 2]);
+        });
+    }
+
+    // kCount elements of a float format.
+    template <int kCount>
+    BQ_INLINE void floats(const uint8_t* w, int64_t at) {
+        constexpr int kBytes = id == FormatId::F32 ? 4 : 2;
+        S::template repeat<kCount / S::kWide>([&](int i) BQ_INLINE_LAMBDA {
+            const Wide v = load_floats<S, id>(w + i * S::kWide * kBytes);
+            for (int r = 0; r < kRows; ++r)
+                acc[r][i % 2] = S::mul_add(v, S::load_f32(x[r] + at + i * S::kWide), acc[r][i % 2]);
+        });
+    }
+
+    BQ_INLINE void row(const uint8_t* w, int64_t k, float* y, int64_t ldy) {
+        int64_t at = 0;
+        if constexpr (id == FormatId::F32 || id == FormatId::F16 || id == FormatId::BF16) {
+            constexpr int kBytes = id == FormatId::F32 ? 4 : 2;
+            for (; at + 32 <= k; at += 32) floats<32>(w + at * kBytes, at);
+            if (at < k) {  // padded copies of the last elements
+                uint8_t weights[32 * kBytes] = {};
+                float rest[kRows][32] = {};
+                memcpy(weights, w + at * kBytes, static_cast<size_t>((k - at) * kBytes));
+                for (int r = 0; r < kRows; ++r) {
+                    memcpy(rest[r], x[r] + at, static_cast<size_t>(k - at) * sizeof(float));
+                    x[r] = rest[r];
+                }
+                floats<32>(weights, 0);
+            }
+        } else {
+            using Form = CommonForm<id>;
+            constexpr int kGroup = 256 / Form::elements;
+            for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) blocks<kGroup>(w, at);
+            if constexpr (kGroup > 1)
+                for (; at < k; at += Form::elements, w += Form::bytes) blocks<1>(w, at);
+        }
+        for (int r = 0; r < kRows; ++r) y[r * ldy] = S::wide_sum(S::add(acc[r][0], acc[r][1]));
+    }
+};
+
+template <class S, FormatId id>
+void matmul_f32(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
+                int64_t rows, int64_t k, float* y, int64_t ldy) {
+    for (int64_t tile = 0; tile < rows; tile += kRowTile) {
+        const int64_t last = tile + kRowTile < rows ? tile + kRowTile : rows;
+        for (int64_t n = begin; n < end; ++n) {
+            const uint8_t* row = w + n * w_row_bytes;
+            int64_t r = tile;
+            for (; r + 4 <= last; r += 4) RowDotF32<S, id, 4>(x, k, r).row(row, k, y + r * ldy + n, ldy);
+            if (r + 2 <= last) {
+                RowDotF32<S, id, 2>(x, k, r).row(row, k, y + r * ldy + n, ldy);
+                r += 2;
+            }
+            if (r < last) RowDotF32<S, id, 1>(x, k, r).row(row, k, y + r * ldy + n, ldy);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace bq

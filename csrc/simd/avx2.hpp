@@ -1,0 +1,175 @@
+// The vocabulary in AVX2, FMA and F16C. What each operation does is written in scalar.hpp.
+//   dot_unsigned  vpmaddubsw, vpmaddwd with ones: 63 * 127 * 2 and even 128 * 127 * 2 fit int16
+//   dot_signed    the same with |w| and with a negated where w is negative
+//   lookup        vpshufb
+#pragma once
+
+#include <immintrin.h>
+
+#include "simd/common.hpp"
+
+namespace bq {
+namespace {
+
+struct Avx2 {
+    using Bytes = __m256i;
+    using Ints = __m256i;
+    using Floats = __m256;
+    static constexpr int kWide = 8;
+    using Wide = __m256;
+
+    template <int kCount, class Body>
+    static BQ_INLINE void repeat(Body&& body) {
+        unroll<kCount>(body);
+    }
+
+    // ---- bytes
+    static BQ_INLINE Bytes load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+    static BQ_INLINE Bytes splat(int value) { return _mm256_set1_epi8(static_cast<char>(value)); }
+    static BQ_INLINE Bytes load_nibbles(const uint8_t* p) {
+        const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm_srli_epi16(low, 4), 1);
+        return _mm256_and_si256(both, _mm256_set1_epi8(15));
+    }
+    static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
+        const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
+                                                2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+        const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(load_as<int32_t>(p)), spread);
+        const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+        return _mm256_and_si256(set, splat(value));
+    }
+    static BQ_INLINE Bytes field(Bytes a, int from, int count, int to) {
+        // Shifts of 16 bits: the mask keeps only bits that came from the same byte.
+        if (from > to) a = _mm256_srli_epi16(a, from - to);
+        if (from < to) a = _mm256_slli_epi16(a, to - from);
+        return _mm256_and_si256(a, splat(((1 << count) - 1) << to));
+    }
+    static BQ_INLINE Bytes bit_or(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
+    static BQ_INLINE Bytes sub(Bytes a, Bytes b) { return _mm256_sub_epi8(a, b); }
+    static BQ_INLINE Bytes lookup(const int8_t table[16], Bytes i) {
+        const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), i);
+    }
+
+    // ---- dot products
+    static BQ_INLINE Ints dot_unsigned(Bytes w, Bytes a) {
+        return _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1));
+    }
+    static BQ_INLINE Ints dot_signed(Bytes w, Bytes a) {
+        return dot_unsigned(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+    }
+    static BQ_INLINE Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+
+    // ---- eight floats
+    static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
+    static BQ_INLINE Floats splat8(float value) { return _mm256_set1_ps(value); }
+    static BQ_INLINE Floats load8(const float* p) { return _mm256_loadu_ps(p); }
+    static BQ_INLINE void store8(float* p, Floats a) { _mm256_storeu_ps(p, a); }
+    static BQ_INLINE Floats load_pair(const float* p) {
+        return _mm256_blend_ps(_mm256_broadcast_ss(p), _mm256_broadcast_ss(p + 1), 0xf0);
+    }
+    static BQ_INLINE __m256 mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
+    static BQ_INLINE __m256 add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+    static BQ_INLINE __m256 sub(__m256 a, __m256 b) { return _mm256_sub_ps(a, b); }
+    static BQ_INLINE __m256 mul_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+    static BQ_INLINE __m256 mul_sub_from(__m256 a, __m256 b, __m256 c) { return _mm256_fnmadd_ps(a, b, c); }
+    static BQ_INLINE float sum(__m256 a) {
+        __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+        return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    }
+    static BQ_INLINE Floats double_low(Floats a) {
+        return _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+    }
+    static BQ_INLINE Floats double_high(Floats a) {
+        return _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
+    }
+    static BQ_INLINE Floats from_u8(uint64_t bytes) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes))));
+    }
+    static BQ_INLINE Floats from_i8(uint64_t bytes) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes))));
+    }
+    static BQ_INLINE float f16(const uint8_t* p) {
+        return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_as<uint16_t>(p))));
+    }
+    template <int kCount>
+    static BQ_INLINE Floats gather_f16(const uint8_t* p, int64_t stride) {
+        __m128i h = _mm_cvtsi32_si128(load_as<uint16_t>(p));
+        unroll<kCount - 1>([&](auto i) BQ_INLINE_LAMBDA {
+            constexpr int k = decltype(i)::value + 1;
+            h = _mm_insert_epi16(h, load_as<uint16_t>(p + k * stride), k);
+        });
+        return _mm256_cvtph_ps(h);
+    }
+
+    // ---- decoded values
+    static BQ_INLINE Wide wide_zero() { return zero(); }
+    static BQ_INLINE Wide wide_splat(float value) { return splat8(value); }
+    static BQ_INLINE Wide widen(Bytes a, int i) {
+        __m128i half = i < 2 ? _mm256_castsi256_si128(a) : _mm256_extracti128_si256(a, 1);
+        if (i % 2 == 1) half = _mm_unpackhi_epi64(half, half);
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
+    }
+    static BQ_INLINE Wide load_f32(const void* p) { return _mm256_loadu_ps(static_cast<const float*>(p)); }
+    static BQ_INLINE Wide load_f16(const uint8_t* p) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static BQ_INLINE Wide load_bf16(const uint8_t* p) {
+        const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+    }
+    static BQ_INLINE void store_f32(float* p, Wide a) { _mm256_storeu_ps(p, a); }
+    static BQ_INLINE void store_f16(uint16_t* p, Wide a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    }
+    static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {
+        const __m256i bits = _mm256_castps_si256(a);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+        const __m256 is_nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+        const __m256i r =
+            _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(is_nan)), 16);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                         _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
+    }
+    static BQ_INLINE float wide_sum(Wide a) { return sum(a); }
+
+    // ---- activations
+    static BQ_INLINE uint32_t max_magnitude_bits(const float* x) {
+        const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+        __m256i m = _mm256_setzero_si256();
+        for (int i = 0; i < 4; ++i) m = _mm256_max_epu32(m, _mm256_and_si256(load(x + 8 * i), magnitude));
+        __m128i h = _mm_max_epu32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+        h = _mm_max_epu32(h, _mm_shuffle_epi32(h, 0x4e));
+        h = _mm_max_epu32(h, _mm_shuffle_epi32(h, 0xb1));
+        return static_cast<uint32_t>(_mm_cvtsi128_si32(h));
+    }
+    struct HalfSums {
+        int32_t first, last;
+    };
+    static BQ_INLINE HalfSums round_to_bytes(const float* x, float factor, int8_t* q) {
+        const __m256 f = _mm256_set1_ps(factor);
+        __m256i v[4];
+        for (int i = 0; i < 4; ++i) {
+            const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), f);
+            v[i] = _mm256_cvtps_epi32(_mm256_round_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        }
+        // The packs work within 128-bit halves; the permutation puts their groups of four in order.
+        const __m256i words_low = _mm256_packs_epi32(v[0], v[1]), words_high = _mm256_packs_epi32(v[2], v[3]);
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(words_low, words_high), order);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
+        const __m256i ones = _mm256_set1_epi16(1);
+        const __m256i sums =
+            _mm256_hadd_epi32(_mm256_madd_epi16(words_low, ones), _mm256_madd_epi16(words_high, ones));
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        s = _mm_hadd_epi32(s, s);
+        return {_mm_cvtsi128_si32(s), _mm_extract_epi32(s, 1)};
+    }
+};
+
+}  // namespace
+}  // namespace bq

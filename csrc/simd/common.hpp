@@ -1,0 +1,57 @@
+// What the vocabularies and the kernels share. A vocabulary is a struct of static functions, one per
+// instruction set; kernels are templates over it. The operations are listed in scalar.hpp.
+//
+// Everything here and in the kernels is in an anonymous namespace: each csrc/targets/<isa>.cpp gets its own
+// copy, compiled with its own flags, and the linker can share none of them. Call nothing of std::.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define BQ_INLINE __forceinline
+#define BQ_INLINE_LAMBDA
+#else
+#define BQ_INLINE inline __attribute__((always_inline))
+#define BQ_INLINE_LAMBDA __attribute__((always_inline))
+#endif
+
+namespace bq {
+namespace {
+
+// Loads at any address.
+template <class T>
+BQ_INLINE T load_as(const void* p) {
+    T value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+    using type = Indices<I...>;
+};
+
+template <int I>
+struct Index {
+    static constexpr int value = I;
+    BQ_INLINE constexpr operator int() const { return I; }
+};
+
+template <class Body, int... I>
+BQ_INLINE void unroll_over(Indices<I...>, Body&& body) {
+    (body(Index<I>{}), ...);
+}
+// body(Index<0>{}), ..., body(Index<N - 1>{}): an unrolled loop. The counter converts to int, a constant once
+// the body is inlined; where the language asks for a constant, decltype(i)::value is one.
+template <int N, class Body>
+BQ_INLINE void unroll(Body&& body) {
+    unroll_over(typename MakeIndices<N>::type{}, body);
+}
+
+}  // namespace
+}  // namespace bq

@@ -1,0 +1,102 @@
+// Which tables this CPU can run, and which one is in use.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "encode/encode.hpp"
+#include "runtime/cpu_features.hpp"
+#include "targets/kernels.hpp"
+#include "targets/targets.hpp"
+
+namespace bq {
+namespace {
+
+struct Tables {
+    std::vector<KernelTable> tables;
+    std::vector<const KernelTable*> available;
+
+    Tables() {
+        [[maybe_unused]] const CpuFeatures& cpu = cpu_features();
+        add(true, fill_baseline);
+#if defined(BQ_HAVE_AVX2)
+        const bool avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
+        add(avx2, fill_avx2);
+#endif
+#if defined(BQ_HAVE_AVX512)
+        add(avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl && cpu.avx512vnni,
+            fill_avx512);
+#endif
+#if defined(BQ_HAVE_NEON)
+        add(cpu.neon, fill_neon);
+        add(cpu.neon && cpu.dotprod, fill_neon_dotprod);
+#endif
+        for (const KernelTable& table : tables) available.push_back(&table);
+    }
+
+    void add(bool runs_here, void (*fill)(KernelTable&)) {
+        if (!runs_here) return;
+        KernelTable& table = tables.emplace_back();
+        fill(table);
+        for (const FormatInfo& f : all_formats())
+            table.formats[static_cast<int>(f.id)].encode = reference_encoder(f.id);
+    }
+};
+
+const Tables& all_tables() {
+    static const Tables tables;
+    return tables;
+}
+
+const KernelTable* find(const char* isa) {
+    for (const KernelTable* table : all_tables().available)
+        if (std::strcmp(table->isa, isa) == 0) return table;
+    return nullptr;
+}
+
+struct Choice {
+    std::atomic<const KernelTable*> table;
+    std::string error;
+
+    Choice() : table(all_tables().available.back()) {
+        const char* isa = std::getenv("BLOCKQUANT_ISA");
+        if (isa == nullptr || *isa == '\0') return;
+        if (const KernelTable* found = find(isa)) {
+            table = found;
+            return;
+        }
+        error =
+            std::string("BLOCKQUANT_ISA is \"") + isa + "\", which this CPU or build lacks; expected one of";
+        for (const KernelTable* t : all_tables().available) error += std::string(" ") + t->isa;
+    }
+};
+
+Choice& choice() {
+    static Choice chosen;
+    return chosen;
+}
+
+}  // namespace
+
+std::span<const KernelTable* const> available_kernels() {
+    return all_tables().available;
+}
+
+const KernelTable& kernels() {
+    return *choice().table.load(std::memory_order_acquire);
+}
+
+bool set_kernels(const char* isa) {
+    const KernelTable* found = find(isa);
+    if (found == nullptr) return false;
+    choice().table.store(found, std::memory_order_release);
+    return true;
+}
+
+const char* isa_error() {
+    const std::string& error = choice().error;
+    return error.empty() ? nullptr : error.c_str();
+}
+
+}  // namespace bq

@@ -1,0 +1,59 @@
+// Every kernel for one vocabulary. Included once by each <isa>.cpp.
+#pragma once
+
+#include "decode/decode.hpp"
+#include "matmul/dot.hpp"
+#include "matmul/dot_f32.hpp"
+#include "matmul/quantize_activations.hpp"
+#include "targets/kernels.hpp"
+
+namespace bq {
+namespace {
+
+template <class S, FormatId id>
+void fill_block_format(KernelTable& table) {
+    FormatKernels& f = table.formats[static_cast<int>(id)];
+    f.decode_f32 = decode_row_of<S, id, OutF32>;
+    f.decode_f16 = decode_row_of<S, id, OutF16>;
+    f.decode_bf16 = decode_row_of<S, id, OutBF16>;
+    f.matmul_i8 = matmul_i8<S, id>;
+    f.matmul_f32 = matmul_f32<S, id>;
+}
+
+template <class S, FormatId... ids>
+void fill_block_formats(KernelTable& table) {
+    (fill_block_format<S, ids>(table), ...);
+}
+
+template <class S>
+void fill_float_formats(KernelTable& table) {
+    using enum FormatId;
+    FormatKernels& f32 = table.formats[static_cast<int>(F32)];
+    f32.decode_f32 = copy_floats<4, float>;
+    f32.decode_f16 = decode_floats<S, F32, OutF16>;
+    f32.decode_bf16 = decode_floats<S, F32, OutBF16>;
+    f32.matmul_f32 = matmul_f32<S, F32>;
+    FormatKernels& f16 = table.formats[static_cast<int>(F16)];
+    f16.decode_f32 = decode_floats<S, F16, OutF32>;
+    f16.decode_f16 = copy_floats<2, uint16_t>;
+    f16.decode_bf16 = decode_floats<S, F16, OutBF16>;
+    f16.matmul_f32 = matmul_f32<S, F16>;
+    FormatKernels& bf16 = table.formats[static_cast<int>(BF16)];
+    bf16.decode_f32 = decode_floats<S, BF16, OutF32>;
+    bf16.decode_f16 = decode_floats<S, BF16, OutF16>;
+    bf16.decode_bf16 = copy_floats<2, uint16_t>;
+    bf16.matmul_f32 = matmul_f32<S, BF16>;
+}
+
+// Everything but the encoders, which dispatch.cpp adds: their bytes must not depend on an instruction set.
+template <class S>
+void fill_table(KernelTable& table, const char* isa) {
+    using enum FormatId;
+    table.isa = isa;
+    fill_float_formats<S>(table);
+    fill_block_formats<S, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
+    table.quantize_activations = quantize_activations<S>;
+}
+
+}  // namespace
+}  // namespace bq

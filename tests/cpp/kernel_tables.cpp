@@ -1,0 +1,159 @@
+#include "kernel_tables.hpp"
+
+#include <cstddef>
+#include <cstring>
+
+#if !defined(_WIN32)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+#include "targets/targets.hpp"
+
+namespace bq::test {
+
+#if defined(BQ_SIMDE_AVX512)
+void fill_avx512_emulated(KernelTable& table);
+#endif
+
+std::vector<const KernelTable*> runnable_kernels() {
+    std::vector<const KernelTable*> tables(available_kernels().begin(), available_kernels().end());
+#if defined(BQ_SIMDE_AVX512)
+    static const KernelTable emulated = [] {
+        KernelTable table;
+        fill_avx512_emulated(table);
+        return table;
+    }();
+    tables.push_back(&emulated);
+#endif
+    return tables;
+}
+
+std::vector<FormatId> implemented_formats() {
+    std::vector<FormatId> ids;
+    for (const FormatInfo& f : all_formats())
+        if (f.implemented) ids.push_back(f.id);
+    return ids;
+}
+
+void reference_decode(FormatId id, const uint8_t* row, float* out, int64_t k) {
+    using enum FormatId;
+    switch (id) {
+        case F32:
+            return decode_row<F32>(row, out, k);
+        case F16:
+            return decode_row<F16>(row, out, k);
+        case BF16:
+            return decode_row<BF16>(row, out, k);
+        case Q4_0:
+            return decode_row<Q4_0>(row, out, k);
+        case Q4_1:
+            return decode_row<Q4_1>(row, out, k);
+        case Q5_0:
+            return decode_row<Q5_0>(row, out, k);
+        case Q5_1:
+            return decode_row<Q5_1>(row, out, k);
+        case Q8_0:
+            return decode_row<Q8_0>(row, out, k);
+        case Q2_K:
+            return decode_row<Q2_K>(row, out, k);
+        case Q3_K:
+            return decode_row<Q3_K>(row, out, k);
+        case Q4_K:
+            return decode_row<Q4_K>(row, out, k);
+        case Q5_K:
+            return decode_row<Q5_K>(row, out, k);
+        case Q6_K:
+            return decode_row<Q6_K>(row, out, k);
+        default:
+            break;
+    }
+    throw "a format without a reference decode";
+}
+
+namespace {
+
+void put_f16(uint8_t* block, size_t offset, float value) {
+    const uint16_t h = f32_to_f16(value);
+    std::memcpy(block + offset, &h, 2);
+}
+
+// Overwrites the float16 fields of a block with scales of about 0.01.
+void set_scales(FormatId id, uint8_t* block, Rng& rng) {
+    using enum FormatId;
+    const auto put = [&](size_t offset) { put_f16(block, offset, 0.01f * rng.uniform()); };
+    switch (id) {
+        case Q4_0:
+        case Q5_0:
+        case Q8_0:
+            return put(0);
+        case Q4_1:
+        case Q5_1:
+            return put(0), put(2);
+        case Q2_K:
+            return put(offsetof(BlockQ2_K, d)), put(offsetof(BlockQ2_K, dmin));
+        case Q3_K:
+            return put(offsetof(BlockQ3_K, d));
+        case Q4_K:
+        case Q5_K:
+            return put(0), put(2);
+        case Q6_K:
+            return put(offsetof(BlockQ6_K, d));
+        default:
+            throw "a format whose scales the tests do not know";
+    }
+}
+
+}  // namespace
+
+std::vector<uint8_t> random_bytes(size_t count, Rng& rng) {
+    std::vector<uint8_t> bytes(count);
+    for (uint8_t& b : bytes) b = static_cast<uint8_t>(rng.next() >> 32);
+    return bytes;
+}
+
+std::vector<uint8_t> random_rows(FormatId id, int64_t rows, int64_t k, Rng& rng) {
+    const FormatInfo& f = format_info(id);
+    std::vector<uint8_t> bytes = random_bytes(static_cast<size_t>(rows * f.row_bytes(k)), rng);
+    const int64_t blocks = rows * k / f.block_size;
+    for (int64_t i = 0; i < blocks; ++i) {
+        uint8_t* block = bytes.data() + i * f.type_size;
+        if (!f.is_float()) {
+            set_scales(id, block, rng);
+        } else if (id == FormatId::F32) {
+            const float value = rng.uniform();
+            std::memcpy(block, &value, 4);
+        } else {
+            const float value = rng.uniform();
+            const uint16_t h = id == FormatId::F16 ? f32_to_f16(value) : f32_to_bf16(value);
+            std::memcpy(block, &h, 2);
+        }
+    }
+    return bytes;
+}
+
+#if defined(_WIN32)
+GuardedBytes::GuardedBytes(const std::vector<uint8_t>& bytes) : data_(new uint8_t[bytes.size()]) {
+    std::memcpy(data_, bytes.data(), bytes.size());
+}
+GuardedBytes::~GuardedBytes() {
+    delete[] data_;
+}
+#else
+GuardedBytes::GuardedBytes(const std::vector<uint8_t>& bytes) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t pages = (bytes.size() + page - 1) / page;
+    length_ = (pages + 1) * page;
+    mapping_ = mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping_ == MAP_FAILED) throw "mmap failed";
+    uint8_t* const end = static_cast<uint8_t*>(mapping_) + pages * page;
+    if (mprotect(end, page, PROT_NONE) != 0) throw "mprotect failed";
+    data_ = end - bytes.size();
+    if (!bytes.empty()) std::memcpy(data_, bytes.data(), bytes.size());
+}
+GuardedBytes::~GuardedBytes() {
+    munmap(mapping_, length_);
+}
+#endif
+
+}  // namespace bq::test

@@ -1,0 +1,42 @@
+// The kernel tables that the tests can run, and rows of every format to run them on.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "formats/common_form.hpp"
+#include "rng.hpp"
+#include "targets/kernels.hpp"
+
+namespace bq::test {
+
+// available_kernels(), and the emulated AVX-512 table where the build has one.
+std::vector<const KernelTable*> runnable_kernels();
+
+std::vector<FormatId> implemented_formats();
+
+// The scalar reference decode.
+void reference_decode(FormatId id, const uint8_t* row, float* out, int64_t k);
+
+// `rows` rows of k elements: random integers, with scales and minima of an ordinary size.
+std::vector<uint8_t> random_rows(FormatId id, int64_t rows, int64_t k, Rng& rng);
+// Random bits, scales included: infinities, NaNs, subnormals.
+std::vector<uint8_t> random_bytes(size_t count, Rng& rng);
+
+// Bytes that end where a page without access begins (elsewhere, at the end of an allocation).
+class GuardedBytes {
+  public:
+    explicit GuardedBytes(const std::vector<uint8_t>& bytes);
+    ~GuardedBytes();
+    GuardedBytes(const GuardedBytes&) = delete;
+    GuardedBytes& operator=(const GuardedBytes&) = delete;
+    const uint8_t* data() const { return data_; }
+    uint8_t* data() { return data_; }
+
+  private:
+    void* mapping_ = nullptr;
+    size_t length_ = 0;
+    uint8_t* data_ = nullptr;
+};
+
+}  // namespace bq::test

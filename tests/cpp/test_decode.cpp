@@ -1,0 +1,97 @@
+// Every table's decode has the bits of the scalar reference, for any bytes.
+#include <doctest/doctest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernel_tables.hpp"
+
+using namespace bq;
+using namespace bq::test;
+
+namespace {
+
+bool same_bits(float a, float b) {
+    return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b) || (std::isnan(a) && std::isnan(b));
+}
+
+void check_row(const KernelTable& table, FormatId id, const uint8_t* row, int64_t k) {
+    const FormatKernels& f = table[id];
+    std::vector<float> expected(k), values(k + 1);
+    std::vector<uint16_t> half(k + 1), brain(k + 1);
+    reference_decode(id, row, expected.data(), k);
+    values[k] = 1.5f;
+    half[k] = brain[k] = 0x1234;
+    f.decode_f32(row, values.data(), k);
+    f.decode_f16(row, half.data(), k);
+    f.decode_bf16(row, brain.data(), k);
+    int64_t wrong = 0, first = -1;
+    for (int64_t i = 0; i < k; ++i) {
+        const bool nan = std::isnan(expected[i]);
+        const bool ok = same_bits(values[i], expected[i]) &&
+                        (nan ? std::isnan(f16_to_f32(half[i])) : half[i] == f32_to_f16(expected[i])) &&
+                        (nan ? std::isnan(bf16_to_f32(brain[i])) : brain[i] == f32_to_bf16(expected[i]));
+        if (!ok && wrong++ == 0) first = i;
+    }
+    INFO("first wrong element ", first);
+    CHECK(wrong == 0);
+    CHECK(values[k] == 1.5f);
+    CHECK(half[k] == 0x1234);
+    CHECK(brain[k] == 0x1234);
+}
+
+}  // namespace
+
+TEST_CASE("decode has the bits of the scalar reference") {
+    for (const KernelTable* table : runnable_kernels())
+        for (FormatId id : implemented_formats()) {
+            CAPTURE(std::string(table->isa));
+            CAPTURE(std::string(format_info(id).name));
+            Rng rng(static_cast<uint64_t>(id) + 1);
+            const int64_t block = format_info(id).block_size;
+            for (int64_t k : {block, 3 * block, 8 * block, 9 * block, 17 * block, 23 * block, 64 * block}) {
+                const size_t bytes = static_cast<size_t>(format_info(id).row_bytes(k));
+                check_row(*table, id, random_rows(id, 1, k, rng).data(), k);
+                // Any bits at all, at an odd address, ending at the end of a page.
+                const std::vector<uint8_t> random = random_bytes(bytes, rng);
+                check_row(*table, id, GuardedBytes(random).data(), k);
+                std::vector<uint8_t> odd(bytes + 1);
+                std::memcpy(odd.data() + 1, random.data(), bytes);
+                check_row(*table, id, odd.data() + 1, k);
+            }
+        }
+}
+
+TEST_CASE("every 16-bit float decodes and every scale of Q8_0 does") {
+    std::vector<uint16_t> all(65536);
+    for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<uint16_t>(i);
+    std::vector<BlockQ8_0> blocks(65536);
+    for (size_t i = 0; i < all.size(); ++i) {
+        blocks[i].d = all[i];
+        for (int j = 0; j < 32; ++j)
+            blocks[i].qs[j] = static_cast<int8_t>(8 * j - 128 + static_cast<int>(i % 8));
+    }
+    for (const KernelTable* table : runnable_kernels()) {
+        CAPTURE(std::string(table->isa));
+        check_row(*table, FormatId::F16, reinterpret_cast<const uint8_t*>(all.data()), 65536);
+        check_row(*table, FormatId::BF16, reinterpret_cast<const uint8_t*>(all.data()), 65536);
+        check_row(*table, FormatId::Q8_0, reinterpret_cast<const uint8_t*>(blocks.data()), 32 * 65536);
+    }
+}
+
+TEST_CASE("rounding to 16-bit floats is to nearest, ties to even, at every exponent") {
+    std::vector<uint32_t> bits;
+    for (uint32_t exponent = 0; exponent < 256; ++exponent)
+        for (uint32_t low :
+             {0x0u, 0x1u, 0x7fffu, 0x8000u, 0x8001u, 0x17fffu, 0x18000u, 0x18001u, 0xfffu, 0x1000u, 0x1001u,
+              0x2fffu, 0x3000u, 0x3001u, 0x7fffffu, 0x7fefffu, 0x7ff000u, 0x400000u})
+            for (uint32_t sign : {0u, 1u}) bits.push_back(sign << 31 | exponent << 23 | low);
+    for (const KernelTable* table : runnable_kernels()) {
+        CAPTURE(std::string(table->isa));
+        check_row(*table, FormatId::F32, reinterpret_cast<const uint8_t*>(bits.data()),
+                  static_cast<int64_t>(bits.size()));
+    }
+}

@@ -1,0 +1,292 @@
+// Every table's products against float64, and what must not change them.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernel_tables.hpp"
+
+using namespace bq;
+using namespace bq::test;
+
+namespace {
+
+// Rows of activations and their quantized form.
+struct Input {
+    int64_t rows, k;
+    std::vector<float> x;
+    std::vector<uint8_t> storage;
+    Activations quantized;
+
+    Input(const KernelTable& table, int64_t rows_, int64_t k_, Rng& rng) : rows(rows_), k(k_), x(rows_ * k_) {
+        for (float& v : x) v = rng.uniform() + 0.1f;
+        quantize(table);
+    }
+    void quantize(const KernelTable& table) {
+        const ActivationLayout layout = ActivationLayout::of(rows, k);
+        storage.assign(static_cast<size_t>(layout.bytes) + 1, 0xee);
+        quantized = layout.view(storage.data(), rows, k);
+        table.quantize_activations(x.data(), 0, rows, quantized);
+        CHECK(storage.back() == 0xee);
+    }
+    double activation(int64_t r, int64_t i) const {
+        return static_cast<double>(quantized.scales[(r * k + i) / 32]) * quantized.q[r * k + i];
+    }
+};
+
+std::vector<float> decoded(FormatId id, const std::vector<uint8_t>& w, int64_t n, int64_t k) {
+    std::vector<float> values(n * k);
+    for (int64_t i = 0; i < n; ++i)
+        reference_decode(id, w.data() + i * format_info(id).row_bytes(k), values.data() + i * k, k);
+    return values;
+}
+
+// A value w = scale * (q - offset) - minimum enters a product as up to three terms, of which the largest is
+// at most 8 scale-steps of 127 larger than w itself; a few float roundings of each stay below this share of
+// the sum of |largest stored value of the row| * |x|.
+constexpr double kBound = 64 * 0x1p-24;
+
+double tolerance(const std::vector<float>& w, int64_t row, int64_t k, double sum_of_magnitudes_of_x) {
+    double largest = 0;
+    for (int64_t i = 0; i < k; ++i)
+        largest = std::max(largest, std::abs(static_cast<double>(w[row * k + i])));
+    return kBound * largest * sum_of_magnitudes_of_x;
+}
+
+template <class Body>
+void for_each_kernel(Body&& body) {
+    for (const KernelTable* table : runnable_kernels())
+        for (FormatId id : implemented_formats()) {
+            CAPTURE(std::string(table->isa));
+            CAPTURE(std::string(format_info(id).name));
+            body(*table, id);
+        }
+}
+
+int64_t some_width(FormatId id, int blocks) {
+    const int64_t block = format_info(id).block_size;
+    return block == 1 ? 37 * blocks : block * blocks;
+}
+
+}  // namespace
+
+TEST_CASE("products with int8 activations are the float64 products of the quantized values") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        if (format_info(id).is_float()) {
+            CHECK((table[id].matmul_i8 == nullptr));
+            return;
+        }
+        Rng rng(7);
+        for (int blocks : {1, 2, 7, 8, 9, 19}) {
+            const int64_t k = some_width(id, blocks), n = 5, rows = 7;
+            const Input x(table, rows, k, rng);
+            const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+            const std::vector<float> values = decoded(id, w, n, k);
+            std::vector<float> y(rows * n, NAN);
+            table[id].matmul_i8(w.data(), format_info(id).row_bytes(k), 0, n, x.quantized, y.data(), n);
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t i = 0; i < n; ++i) {
+                    double exact = 0, magnitude = 0;
+                    for (int64_t j = 0; j < k; ++j) {
+                        exact += x.activation(r, j) * values[i * k + j];
+                        magnitude += std::abs(x.activation(r, j));
+                    }
+                    CHECK(std::abs(y[r * n + i] - exact) <= tolerance(values, i, k, magnitude));
+                }
+        }
+    });
+}
+
+TEST_CASE("products with float activations are the float64 products") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        Rng rng(8);
+        for (int blocks : {1, 2, 7, 8, 9, 19}) {
+            const int64_t k = some_width(id, blocks), n = 5, rows = 7;
+            std::vector<float> x(rows * k);
+            for (float& v : x) v = rng.uniform();
+            const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+            const std::vector<float> values = decoded(id, w, n, k);
+            std::vector<float> y(rows * n, NAN);
+            table[id].matmul_f32(w.data(), format_info(id).row_bytes(k), 0, n, x.data(), rows, k, y.data(),
+                                 n);
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t i = 0; i < n; ++i) {
+                    double exact = 0, magnitude = 0;
+                    for (int64_t j = 0; j < k; ++j) {
+                        const double product = static_cast<double>(x[r * k + j]) * values[i * k + j];
+                        exact += product;
+                        magnitude += std::abs(product);
+                    }
+                    // Each of the at least 8 lanes adds k / 8 products and the lanes are added.
+                    CHECK(std::abs(y[r * n + i] - exact) <= (k / 8.0 + 8) * 0x1p-24 * magnitude);
+                }
+        }
+    });
+}
+
+TEST_CASE("a result depends neither on how many rows are given nor on the range of weight rows") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        Rng rng(9);
+        const int64_t k = some_width(id, 11), n = 9, rows = 39, row_bytes = format_info(id).row_bytes(k);
+        const bool is_float = format_info(id).is_float();
+        const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+        std::vector<float> x(rows * k);
+        for (float& v : x) v = rng.uniform();
+        const ActivationLayout layout = ActivationLayout::of(rows, k);
+        std::vector<uint8_t> storage(layout.bytes);
+        const Activations all = layout.view(storage.data(), rows, k);
+        if (!is_float) table.quantize_activations(x.data(), 0, rows, all);
+        const auto run = [&](bool int8, int64_t row, int64_t count, int64_t begin, int64_t end, float* y,
+                             int64_t ldy) {
+            if (int8) {
+                const Activations part{all.q + row * k, all.scales + row * (k / 32),
+                                       all.sums + row * (k / 16), count, k};
+                table[id].matmul_i8(w.data(), row_bytes, begin, end, part, y, ldy);
+            } else {
+                table[id].matmul_f32(w.data(), row_bytes, begin, end, x.data() + row * k, count, k, y, ldy);
+            }
+        };
+        for (bool int8 : {false, true}) {
+            if (int8 && is_float) continue;
+            std::vector<float> whole(rows * n);
+            run(int8, 0, rows, 0, n, whole.data(), n);
+            int64_t differ = 0;
+            for (int64_t count : {1, 2, 3, 4, 6, 33}) {
+                for (int64_t begin : {0, 1, 4, 8}) {
+                    const int64_t end = std::min<int64_t>(n, begin + 3), ldy = n + 2;
+                    std::vector<float> y(count * ldy, -77.0f);
+                    run(int8, 5, count, begin, end, y.data(), ldy);
+                    for (int64_t r = 0; r < count; ++r)
+                        for (int64_t i = 0; i < ldy; ++i) {
+                            const float expected = i >= begin && i < end ? whole[(5 + r) * n + i] : -77.0f;
+                            differ +=
+                                std::bit_cast<uint32_t>(y[r * ldy + i]) != std::bit_cast<uint32_t>(expected);
+                        }
+                }
+            }
+            CHECK(differ == 0);
+            float untouched = -77.0f;
+            run(int8, 0, 0, 0, n, &untouched, n);  // no rows
+            run(int8, 0, 1, 3, 3, &untouched, n);  // no weight rows
+            CHECK(untouched == -77.0f);
+        }
+    });
+}
+
+TEST_CASE("nothing is read past the weights or the activations, at any address, whatever their bits") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        Rng rng(10);
+        for (int blocks : {1, 3, 8, 9}) {
+            const int64_t k = some_width(id, blocks), n = 3, rows = 3,
+                          row_bytes = format_info(id).row_bytes(k);
+            const GuardedBytes w(random_bytes(static_cast<size_t>(n * row_bytes), rng));
+            const GuardedBytes floats(std::vector<uint8_t>(static_cast<size_t>(rows * k * 4)));
+            float y[9];
+            table[id].matmul_f32(w.data(), row_bytes, 0, n, reinterpret_cast<const float*>(floats.data()),
+                                 rows, k, y, n);
+            if (format_info(id).is_float()) continue;
+            GuardedBytes q(std::vector<uint8_t>(static_cast<size_t>(rows * k)));
+            GuardedBytes scales(std::vector<uint8_t>(static_cast<size_t>(rows * k / 32 * 4)));
+            GuardedBytes sums(std::vector<uint8_t>(static_cast<size_t>(rows * k / 16 * 4)));
+            const Activations x{reinterpret_cast<int8_t*>(q.data()), reinterpret_cast<float*>(scales.data()),
+                                reinterpret_cast<float*>(sums.data()), rows, k};
+            table.quantize_activations(reinterpret_cast<const float*>(floats.data()), 0, rows, x);
+            table[id].matmul_i8(w.data(), row_bytes, 0, n, x, y, n);
+        }
+    });
+}
+
+TEST_CASE("int8 products neither saturate nor overflow at the extremes") {
+    for (const KernelTable* table : runnable_kernels()) {
+        CAPTURE(std::string(table->isa));
+        const int64_t k = 1024;
+        for (int weight : {-128, -127, 127})
+            for (float sign : {-1.0f, 1.0f}) {
+                std::vector<BlockQ8_0> w(k / 32);
+                for (BlockQ8_0& b : w) {
+                    b.d = f32_to_f16(1.0f);
+                    std::memset(b.qs, weight, 32);
+                }
+                Rng rng(1);
+                Input x(*table, 1, k, rng);
+                for (float& v : x.x) v = sign * 127.0f;
+                x.quantize(*table);
+                float y = 0;
+                (*table)[FormatId::Q8_0].matmul_i8(reinterpret_cast<const uint8_t*>(w.data()), k / 32 * 34, 0,
+                                                   1, x.quantized, &y, 1);
+                CHECK(y == static_cast<float>(weight) * 127.0f * sign * static_cast<float>(k));
+            }
+    }
+}
+
+TEST_CASE("quantized activations are the same on every instruction set and near the floats") {
+    Rng rng(11);
+    const int64_t rows = 5, k = 32 * 40;
+    std::vector<float> x(rows * k);
+    for (int64_t i = 0; i < rows * k; ++i) x[i] = rng.uniform() * std::exp(60.0f * (rng.uniform()));
+    const auto run = [&](int64_t index) { return x.data() + index * 32; };
+    std::fill(run(0), run(1), 0.0f);
+    std::fill(run(1), run(2), -0.0f);
+    std::fill(run(2), run(3), 1e-39f);
+    std::fill(run(3), run(4), -1e-36f);
+    std::fill(run(4), run(5), 3.4e38f);
+    run(5)[3] = std::numeric_limits<float>::infinity();
+    run(6)[31] = -std::numeric_limits<float>::infinity();
+    run(7)[0] = std::numeric_limits<float>::quiet_NaN();
+    for (int i = 0; i < 32; ++i) run(8)[i] = static_cast<float>(i - 16) + 0.5f;  // ties
+    run(8)[0] = 127.0f;
+
+    std::vector<uint8_t> first;
+    for (const KernelTable* table : runnable_kernels()) {
+        CAPTURE(std::string(table->isa));
+        const ActivationLayout layout = ActivationLayout::of(rows, k);
+        CHECK(layout.scales_offset % 64 == 0);
+        CHECK(layout.sums_offset % 64 == 0);
+        std::vector<uint8_t> storage(layout.bytes, 0);
+        const Activations a = layout.view(storage.data(), rows, k);
+        table->quantize_activations(x.data(), 0, 2, a);
+        table->quantize_activations(x.data(), 2, rows, a);
+        if (first.empty()) first = storage;
+        CHECK(first == storage);
+        for (int64_t i = 0; i < rows * k / 32; ++i) {
+            if (i >= 5 && i <= 7) {
+                CHECK(std::isnan(a.scales[i]));
+                continue;
+            }
+            CHECK(std::isfinite(a.scales[i]));
+            int sums[2] = {0, 0};
+            for (int j = 0; j < 32; ++j) {
+                const double q = a.q[i * 32 + j], s = a.scales[i];
+                CHECK(std::abs(q) <= 127);
+                if (std::abs(x[i * 32 + j]) > 1e-36f)
+                    CHECK(std::abs(s * q - x[i * 32 + j]) <= 0.5001 * s + 1e-36);
+                sums[j / 16] += a.q[i * 32 + j];
+            }
+            CHECK(a.sums[2 * i] == a.scales[i] * static_cast<float>(sums[0]));
+            CHECK(a.sums[2 * i + 1] == a.scales[i] * static_cast<float>(sums[1]));
+        }
+        CHECK(a.q[8 * 32 + 1] == -14);  // -14.5 to even
+        CHECK(a.q[8 * 32 + 2] == -14);  // -13.5
+    }
+}
+
+TEST_CASE("a NaN activation makes the results of its row NaN and of no other") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        if (format_info(id).is_float()) return;
+        Rng rng(12);
+        const int64_t k = some_width(id, 9), n = 2, rows = 5;
+        Input x(table, rows, k, rng);
+        x.x[2 * k + 7] = NAN;
+        x.quantize(table);
+        const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+        std::vector<float> y(rows * n);
+        table[id].matmul_i8(w.data(), format_info(id).row_bytes(k), 0, n, x.quantized, y.data(), n);
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t i = 0; i < n; ++i) CHECK(std::isnan(y[r * n + i]) == (r == 2));
+    });
+}

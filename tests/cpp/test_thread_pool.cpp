@@ -1,0 +1,138 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if !defined(_WIN32)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+#include "runtime/thread_pool.hpp"
+
+using namespace bq;
+
+TEST_CASE("ranges are disjoint, cover everything and respect the grain") {
+    for (int64_t n : {0, 1, 7, 64, 1000, 1001})
+        for (int64_t grain : {1, 3, 64, 5000})
+            for (int threads : {0, 1, 2, 5}) {
+                std::mutex mutex;
+                std::vector<std::pair<int64_t, int64_t>> ranges;
+                parallel_for(n, grain, threads, [&](int64_t begin, int64_t end) {
+                    const std::lock_guard<std::mutex> lock(mutex);
+                    ranges.emplace_back(begin, end);
+                });
+                std::sort(ranges.begin(), ranges.end());
+                int64_t at = 0;
+                for (auto [begin, end] : ranges) {
+                    CHECK(begin == at);
+                    CHECK(end > begin);
+                    if (end != n) CHECK((end - begin) % grain == 0);
+                    at = end;
+                }
+                CHECK(at == n);
+            }
+}
+
+TEST_CASE("no more threads run than were asked for, and the caller is one of them") {
+    std::mutex mutex;
+    for (int threads : {1, 2, 3}) {
+        std::set<std::thread::id> seen;
+        for (int repeat = 0; repeat < 20; ++repeat) {
+            std::set<std::thread::id> now;
+            parallel_for(64, 1, threads, [&](int64_t, int64_t) {
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+                const std::lock_guard<std::mutex> lock(mutex);
+                now.insert(std::this_thread::get_id());
+            });
+            CHECK(now.size() <= static_cast<size_t>(threads));
+            seen.merge(now);
+        }
+        CHECK(seen.count(std::this_thread::get_id()) == 1);
+        if (threads > 1) CHECK(seen.size() > 1);
+    }
+}
+
+TEST_CASE("many small jobs, also with pauses in which the workers go to sleep") {
+    std::vector<int> counts(100);
+    for (int i = 0; i < 5000; ++i) {
+        parallel_for(100, 1, 1 + i % 4, [&](int64_t begin, int64_t end) {
+            for (int64_t j = begin; j < end; ++j) ++counts[j];
+        });
+        if (i % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    CHECK(std::all_of(counts.begin(), counts.end(), [](int c) { return c == 5000; }));
+}
+
+TEST_CASE("several threads may call at once") {
+    std::vector<std::thread> callers;
+    std::atomic<int64_t> total{0};
+    for (int t = 0; t < 4; ++t)
+        callers.emplace_back([&] {
+            for (int i = 0; i < 500; ++i)
+                parallel_for(64, 4, 3, [&](int64_t begin, int64_t end) { total += end - begin; });
+        });
+    for (std::thread& caller : callers) caller.join();
+    CHECK(total == 4 * 500 * 64);
+}
+
+TEST_CASE("a call from inside a body runs inline") {
+    std::atomic<int64_t> total{0};
+    std::atomic<int> strangers{0};
+    parallel_for(8, 1, 4, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const auto self = std::this_thread::get_id();
+            parallel_for(10, 1, 4, [&](int64_t b, int64_t e) {
+                strangers += std::this_thread::get_id() != self;
+                total += e - b;
+            });
+        }
+    });
+    CHECK(total == 80);
+    CHECK(strangers == 0);
+}
+
+TEST_CASE("the thread count can be set") {
+    const int before = get_num_threads();
+    CHECK(before >= 1);
+    CHECK(hardware_threads() >= 1);
+    set_num_threads(3);
+    CHECK(get_num_threads() == 3);
+    set_num_threads(0);
+    CHECK(get_num_threads() == 1);
+    set_num_threads(before);
+}
+
+#if !defined(_WIN32)
+TEST_CASE("a forked child has threads of its own") {
+    std::atomic<int64_t> warm{0};
+    parallel_for(100, 1, 3, [&](int64_t b, int64_t e) { warm += e - b; });
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        alarm(20);
+        std::mutex mutex;
+        std::set<std::thread::id> seen;
+        std::atomic<int64_t> total{0};
+        for (int i = 0; i < 50; ++i)
+            parallel_for(32, 1, 3, [&](int64_t b, int64_t e) {
+                total += e - b;
+                std::this_thread::sleep_for(std::chrono::microseconds(100));
+                const std::lock_guard<std::mutex> lock(mutex);
+                seen.insert(std::this_thread::get_id());
+            });
+        _exit(total == 50 * 32 && seen.size() > 1 ? 0 : 1);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+    parallel_for(100, 1, 3, [&](int64_t b, int64_t e) { warm += e - b; });
+    CHECK(warm == 200);
+}
+#endif
