@@ -1,0 +1,149 @@
+"""What a rule of the table means: its conditions, and the model and tensor that they look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from blockquant.errors import BlockquantError
+
+# Layer counts at which an architecture's models are those with one attn_v for eight heads.
+_LARGE_LAYERS = {"llama": 80, "llama-embed": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
+_EXPERT_ROLES = ("ffn_up", "ffn_gate", "ffn_down")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The hyper-parameters that decide formats."""
+
+    architecture: str
+    layers: int
+    heads: int
+    kv_heads: int
+    experts: int
+    extra_layers: int = 0  # next-token prediction layers, which block_count includes
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Model:
+        """Read them from GGUF metadata; ValueError where the architecture or the layer count is missing."""
+        architecture = metadata.get("general.architecture")
+        if not isinstance(architecture, str):
+            raise BlockquantError("the metadata has no 'general.architecture': a recipe needs to know the architecture")
+
+        def number(key: str, default: int | None) -> int:
+            value = metadata.get(f"{architecture}.{key}", default)
+            if isinstance(value, (np.ndarray, list, tuple)):  # one number for each layer; the first one counts
+                value = value[0] if len(value) else default
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                got = "missing" if value is None else repr(value)
+                raise BlockquantError(f"metadata '{architecture}.{key}' must be an integer, it is {got}")
+            return int(value)
+
+        heads = number("attention.head_count", 0)
+        return cls(
+            architecture,
+            number("block_count", 0 if architecture == "clip" else None),
+            heads,
+            number("attention.head_count_kv", heads),
+            number("expert_count", 0),
+            number("nextn_predict_layers", 0),
+        )
+
+    @property
+    def heads_per_kv(self) -> int:
+        return self.heads // self.kv_heads if self.kv_heads else 0
+
+    @property
+    def is_large_llama(self) -> bool:
+        if self.layers - self.extra_layers != _LARGE_LAYERS.get(self.architecture):
+            return False
+        if self.architecture.startswith("llama"):
+            return self.heads != self.kv_heads and self.experts != 8
+        return True
+
+
+@dataclass(frozen=True)
+class Place:
+    """One tensor as the conditions see it."""
+
+    model: Model
+    name: str
+    role: str
+    stacked: bool  # [E, N, K] with E > 1
+    imatrix: bool  # the file is quantized with an importance matrix
+    seen: int  # tensors of this role that came before
+    total: int  # tensors of this role for attn_v, layers of the model otherwise
+
+    @property
+    def layer(self) -> int:
+        """Expert tensors do not come in the order of their layers in every file, so that their names say it."""
+        if self.model.experts <= 1 or self.role == "attn_v":
+            return self.seen
+        match = re.match(r"blk\.(\d+)", self.name)
+        if match is None:
+            raise BlockquantError(f"tensor {self.name!r} of a mixture of experts must be named 'blk.LAYER...'")
+        layer = int(match[1])
+        if layer >= self.total:
+            raise BlockquantError(f"tensor {self.name!r} is of layer {layer}, but the model has {self.total} layers")
+        return layer
+
+
+def _more_bits(place: Place) -> bool:
+    layer, total = place.layer, place.total
+    return layer < total // 8 or layer >= 7 * total // 8 or (layer - total // 8) % 3 == 2
+
+
+def _expert_stack(place: Place) -> bool:
+    # bailingmoe3 also stacks its attention projections.
+    return place.stacked and (place.model.architecture != "bailingmoe3" or place.role in _EXPERT_ROLES)
+
+
+CONDITIONS: dict[str, Callable[[Place], bool]] = {
+    # position of the layer
+    "first_2": lambda place: place.layer < 2,
+    "first_4": lambda place: place.layer < 4,
+    "first_sixteenth": lambda place: place.layer < place.total // 16,
+    "first_eighth": lambda place: place.layer < place.total // 8,
+    "first_eighth_seen": lambda place: place.seen < place.total // 8,  # counted by tensors, even with experts
+    "middle": lambda place: place.total // 8 <= place.layer < 7 * place.total // 8,
+    "more_bits": _more_bits,  # the first and last eighth, and every third layer between
+    # the model
+    "wide_gqa": lambda place: place.model.heads_per_kv >= 4,
+    "experts_4": lambda place: place.model.experts >= 4,
+    "experts_8": lambda place: place.model.experts == 8,
+    "falcon": lambda place: place.model.architecture == "falcon",
+    # the tensor and the run
+    "expert_stack": _expert_stack,
+    "imatrix": lambda place: place.imatrix,
+}
+
+
+@cache
+def _parse(rule: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
+    """Split "FORMAT if a and not b" into the format and (condition, expected) pairs."""
+    choice, _, text = rule.partition(" if ")
+    conditions = []
+    for term in text.split(" and ") if text else ():
+        word = term.strip()
+        expected = not word.startswith("not ")
+        word = word.removeprefix("not ").strip()
+        if word not in CONDITIONS:
+            raise BlockquantError(
+                f"rule {rule!r}: unknown condition {word!r}; the conditions are {', '.join(CONDITIONS)}"
+            )
+        conditions.append((word, expected))
+    return choice.strip(), tuple(conditions)
+
+
+def decide(rules: tuple[str, ...], place: Place, default: str) -> str:
+    """The format of the first rule that holds for `place`, or `default`."""
+    for rule in rules:
+        choice, conditions = _parse(rule)
+        if all(CONDITIONS[word](place) == expected for word, expected in conditions):
+            return choice
+    return default

@@ -1,0 +1,214 @@
+"""Every llama.cpp file type as data: which format each kind of tensor gets.
+
+A rule reads "FORMAT", or "FORMAT if condition and not condition"; the first rule whose conditions hold decides, and a
+tensor that no rule claims gets the recipe's base format. `rules.CONDITIONS` says what the conditions mean, and
+`tensors.role_of` which tensors a field of `Recipe` is about. The choices are llama.cpp's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Rules = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one file type does. Fields that are left out mean "the base format"."""
+
+    name: str
+    file_type: int  # general.file_type of the file
+    base: str
+    output: str = "Q6_K"  # the output tensor; the token embedding too, when the model has no output tensor of its own
+    token_embd: Rules = ()
+    attn_q: Rules = ()
+    attn_k: Rules = ()
+    attn_v: Rules = ()  # also the fused attn_qkv and attn_kv_b
+    attn_output: Rules = ()
+    ffn_gate: Rules = ()
+    ffn_up: Rules = ()
+    ffn_down: Rules = ()
+    every: Rules = ()  # instead of all of the above but `output`
+    common: bool = True  # COMMON comes before the recipe's own rules, LARGE_LLAMA_ATTN_V after them
+
+    def rules_for(self, role: str) -> Rules:
+        """The rules, in order, for a tensor of this role."""
+        if self.every:
+            return self.every
+        own: Rules = getattr(self, role, ())
+        return COMMON.get(role, ()) + own if self.common else own
+
+
+# Small tensors that eight experts share are worth eight bits.
+COMMON: dict[str, Rules] = {"attn_v": ("Q8_0 if experts_8",), "attn_k": ("Q8_0 if experts_8",)}
+
+# In the 70B models eight heads share attn_v, so that better bits for it cost next to nothing.
+LARGE_LLAMA_ATTN_V = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
+
+# Tensors of one architecture that no recipe takes below a format, by parts of their names.
+MINIMUM: dict[str, tuple[tuple[str, ...], str]] = {"glm5-next": (("attn_q_a", "attn_q_b", "nextn.eh_proj"), "Q8_0")}
+
+# What replaces a format whose blocks do not divide the row; where this does not fit either, F16 does.
+FALLBACKS = {
+    "IQ1_S": "IQ4_NL",
+    "IQ1_M": "IQ4_NL",
+    "IQ2_XXS": "IQ4_NL",
+    "IQ2_XS": "IQ4_NL",
+    "IQ2_S": "IQ4_NL",
+    "IQ3_XXS": "IQ4_NL",
+    "IQ3_S": "IQ4_NL",
+    "IQ4_XS": "IQ4_NL",
+    "Q2_0": "Q4_0",
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
+    "TQ1_0": "Q4_0",
+    "TQ2_0": "Q4_0",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+    "NVFP4": "IQ4_NL",  # ours: llama-quantize does not write this file type
+}
+LAST_FALLBACK = "F16"
+
+# Formats that are garbage without an importance matrix, and the one that is only in a file of this recipe.
+IMATRIX_FORMATS = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
+IMATRIX_FORMAT_OF_RECIPE = {"Q2_K_S": "Q2_K"}
+
+_EXPERT_OUTPUT = "Q5_K if experts_8 and not falcon"
+
+
+def _low_bit(name: str, file_type: int, base: str, better: str, token_embd: str, attn_output: Rules) -> Recipe:
+    """The recipes of about two bits and fewer: `better` is what the sensitive tensors get."""
+    return Recipe(
+        name,
+        file_type,
+        base,
+        output="Q5_K",
+        token_embd=(token_embd,),
+        attn_k=("Q4_K if experts_8",),
+        attn_v=("Q4_K if wide_gqa", "Q4_K if experts_4", better),
+        attn_output=("Q5_K if experts_8", *attn_output),
+        ffn_down=(f"{better} if first_eighth_seen",),
+        common=False,
+    )
+
+
+_ALL = (
+    Recipe("F32", 0, "F32"),
+    Recipe("F16", 1, "F16"),
+    Recipe("Q4_0", 2, "Q4_0", ffn_down=("Q4_1 if imatrix and first_eighth",)),
+    Recipe("Q4_1", 3, "Q4_1"),
+    Recipe("Q8_0", 7, "Q8_0", output="Q8_0"),
+    Recipe("Q5_0", 8, "Q5_0", ffn_down=("Q5_1 if imatrix and first_eighth",)),
+    Recipe("Q5_1", 9, "Q5_1"),
+    Recipe(
+        "Q2_K",
+        10,
+        "Q2_K",
+        attn_v=("Q4_K if wide_gqa", "Q3_K"),
+        attn_output=(_EXPERT_OUTPUT, "Q3_K if not falcon"),
+        ffn_down=("Q3_K",),
+    ),
+    Recipe("Q3_K_S", 11, "Q3_K", attn_output=(_EXPERT_OUTPUT,)),
+    Recipe(
+        "Q3_K_M",
+        12,
+        "Q3_K",
+        attn_v=("Q5_K if first_2", "Q4_K"),
+        attn_output=(_EXPERT_OUTPUT, "Q4_K if not falcon"),
+        ffn_down=("Q5_K if first_sixteenth", "Q4_K if not falcon", "Q4_K if more_bits"),
+    ),
+    Recipe(
+        "Q3_K_L",
+        13,
+        "Q3_K",
+        attn_v=("Q5_K",),
+        attn_output=("Q4_K if falcon", "Q5_K if not experts_8"),
+        ffn_down=("Q4_K if falcon", "Q5_K"),
+    ),
+    Recipe(
+        "Q4_K_S",
+        14,
+        "Q4_K",
+        attn_v=("Q5_K if first_4",),
+        attn_output=(_EXPERT_OUTPUT,),
+        ffn_down=("Q5_K if first_eighth and not falcon",),
+    ),
+    Recipe(
+        "Q4_K_M",
+        15,
+        "Q4_K",
+        attn_v=("Q6_K if more_bits",),
+        attn_output=(_EXPERT_OUTPUT,),
+        ffn_down=("Q6_K if falcon and first_sixteenth", "Q5_K if falcon and more_bits", "Q6_K if more_bits"),
+    ),
+    Recipe("Q5_K_S", 16, "Q5_K"),
+    Recipe("Q5_K_M", 17, "Q5_K", attn_v=("Q6_K if more_bits",), ffn_down=("Q6_K if more_bits",)),
+    Recipe("Q6_K", 18, "Q6_K"),
+    _low_bit("IQ2_XXS", 19, "IQ2_XXS", "Q2_K", "Q2_K", ()),
+    _low_bit("IQ2_XS", 20, "IQ2_XS", "Q2_K", "Q2_K", ()),
+    Recipe("Q2_K_S", 21, "Q2_K", attn_v=("Q4_K if wide_gqa",), ffn_down=("Q4_K if first_eighth",)),
+    Recipe(
+        "IQ3_XS",
+        22,
+        "IQ3_S",
+        attn_q=("IQ3_XXS",),
+        attn_k=("IQ3_XXS",),
+        attn_v=("Q4_K if wide_gqa",),
+        attn_output=(_EXPERT_OUTPUT,),
+        ffn_gate=("IQ3_XXS if middle",),
+        ffn_up=("IQ3_XXS if middle",),
+    ),
+    Recipe(
+        "IQ3_XXS",
+        23,
+        "IQ3_XXS",
+        output="Q5_K",
+        token_embd=("IQ3_S",),
+        attn_q=("IQ2_S",),
+        attn_k=("IQ2_S",),
+        attn_v=("Q4_K if wide_gqa", "IQ3_S if not imatrix"),
+        attn_output=(_EXPERT_OUTPUT, "IQ3_S if not falcon"),
+        ffn_down=("Q4_K if first_eighth and not imatrix", "Q3_K if not imatrix"),
+    ),
+    _low_bit("IQ1_S", 24, "IQ1_S", "Q2_K", "Q2_K", ("IQ2_XXS",)),
+    Recipe(
+        "IQ4_NL",
+        25,
+        "IQ4_NL",
+        attn_v=("Q5_K if wide_gqa",),
+        attn_output=(_EXPERT_OUTPUT,),
+        ffn_down=("Q5_K if first_eighth and not imatrix",),
+    ),
+    Recipe("IQ3_S", 26, "IQ3_S", attn_v=("Q4_K if wide_gqa",), attn_output=(_EXPERT_OUTPUT,)),
+    Recipe(
+        "IQ3_M",
+        27,
+        "IQ3_S",
+        attn_v=("Q4_K",),
+        attn_output=(_EXPERT_OUTPUT, "Q4_K if not falcon"),
+        ffn_down=("Q4_K if first_eighth", "Q4_K if experts_8 and more_bits"),
+    ),
+    _low_bit("IQ2_S", 28, "IQ2_XS", "IQ3_S", "IQ3_S", ("IQ3_S",)),
+    _low_bit("IQ2_M", 29, "IQ2_S", "IQ3_S", "IQ3_S", ("IQ3_S",)),
+    Recipe(
+        "IQ4_XS",
+        30,
+        "IQ4_XS",
+        attn_v=("Q5_K if wide_gqa",),
+        attn_output=(_EXPERT_OUTPUT,),
+        ffn_down=("Q5_K if first_eighth and not imatrix",),
+    ),
+    _low_bit("IQ1_M", 31, "IQ1_M", "Q2_K", "Q2_K", ("IQ2_XXS",)),
+    Recipe("BF16", 32, "BF16"),
+    Recipe("TQ1_0", 36, "TQ1_0", token_embd=("Q4_K",)),
+    Recipe("TQ2_0", 37, "TQ2_0", token_embd=("Q4_K",)),
+    Recipe("MXFP4_MOE", 38, "MXFP4", output="Q8_0", every=("MXFP4 if expert_stack", "Q8_0")),
+    # llama.cpp has this file type and reads it, but llama-quantize does not write it: the plain rules, then.
+    Recipe("NVFP4", 39, "NVFP4"),
+    Recipe("Q1_0", 40, "Q1_0"),
+    Recipe("Q2_0", 41, "Q2_0", token_embd=("Q4_K",)),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
