@@ -1,4 +1,4 @@
-"""llama-quantize as a test oracle, through llama-cpp-python built from source (its wheel-free build exports it).
+"""llama-quantize as a test oracle, through llama-cpp-python built from source.
 
 `quantize` runs llama_model_quantize on files; `formats` asks for its choice of formats alone, with a dry run on a file
 that has only a header, so that models of any size can be asked about.
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 
@@ -86,30 +85,6 @@ def quantize(
     if status:
         raise RuntimeError(log[-600:])
     return log
-
-
-def header_only(
-    path: Path, architecture: str, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]
-) -> Path:
-    """Write a GGUF file whose F32 tensors are a hole in the file."""
-    writer = gguf.GGUFWriter(path, architecture)
-    for key, value in metadata.items():
-        if isinstance(value, float):
-            writer.add_float32(key, value)
-        elif isinstance(value, list):
-            writer.add_array(key, value)
-        elif key != "general.architecture":
-            writer.add_uint32(key, value)
-    for name, shape in tensors.items():
-        writer.add_tensor_info(name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-    size = sum(int(np.prod(s)) * 4 + 31 for s in tensors.values())
-    with open(path, "r+b") as file:
-        file.truncate(file.seek(0, 2) + size + 64)
-    return path
 
 
 def formats(source: Path, file_type: int, **options: Any) -> dict[str, str]:

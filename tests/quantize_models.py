@@ -27,12 +27,7 @@ _HF_NAMES = {
 }
 
 
-def write(
-    path: Path,
-    metadata: Mapping[str, Any],
-    tensors: Mapping[str, np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], str]],
-) -> Path:
-    """A file of these tensors; (uint8 rows, "Q8_0") is a tensor that is already encoded, uint16 is BF16."""
+def _with_metadata(path: Path, metadata: Mapping[str, Any]) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(path, metadata["general.architecture"])
     for key, value in metadata.items():
         if isinstance(value, str):
@@ -44,6 +39,33 @@ def write(
             writer.add_array(key, value)
         else:
             writer.add_uint32(key, value)
+    return writer
+
+
+def header_only(
+    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
+) -> Path:
+    """A file whose tensors, of this dtype, are a hole: zeros that take no room on the disk."""
+    writer = _with_metadata(path, metadata)
+    sizes = {name: int(np.prod(shape)) * dtype.itemsize for name, shape in tensors.items()}
+    for name, shape in tensors.items():
+        writer.add_tensor_info(name, shape, dtype, sizes[name])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    with open(path, "r+b") as file:
+        file.truncate(file.seek(0, 2) + sum(size + 31 for size in sizes.values()) + 64)
+    return path
+
+
+def write(
+    path: Path,
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], str]],
+) -> Path:
+    """A file of these tensors; (uint8 rows, "Q8_0") is a tensor that is already encoded, uint16 is BF16."""
+    writer = _with_metadata(path, metadata)
     for name, tensor in tensors.items():
         if isinstance(tensor, tuple):
             writer.add_tensor(name, tensor[0], raw_dtype=gguf.GGMLQuantizationType[tensor[1]])

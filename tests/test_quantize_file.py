@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +393,27 @@ def test_an_exception_in_progress_leaves_nothing(small: Path, tmp_path: Path) ->
             raise ValueError("stopped by the caller")
 
     fails(tmp_path, "stopped by the caller", small, tmp_path / "out.gguf", "Q8_0", progress=stop)
+
+
+def test_memory_is_bounded_by_a_tensor(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    del resource
+    shapes = {f"blk.{i}.ffn_up.weight": (16384, 1024) for i in range(6)}  # 32 MiB each, holes in the file
+    metadata = models.hyper_parameters("llama", block_count=6, attention__head_count=8)
+    source = models.header_only(tmp_path / "in.gguf", metadata, shapes, np.dtype(np.float16))
+    script = (
+        "import resource, sys, blockquant as bq, blockquant.quantizer\n"
+        "bq.quantize(__import__('numpy').zeros((8, 256), 'f4'), 'Q8_0')\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "bq.quantize_file(sys.argv[1], sys.argv[2], 'Q8_0', pure=True, threads=1)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, source, tmp_path / "out.gguf"], capture_output=True, text=True, check=True
+    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(result.stdout) * unit < 80 << 20  # the whole input is 192 MiB
+    assert (tmp_path / "out.gguf").stat().st_size > 100 << 20
 
 
 def test_integer_tensors_stay(tmp_path: Path) -> None:

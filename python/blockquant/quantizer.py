@@ -200,6 +200,7 @@ def quantize_file(
                     out.add_rows(choice.name, rows)
                     if progress is not None:
                         progress(choice.name, done + int(size * share), total)
+                file.release(choice.name)
                 done += size
         seconds = time.perf_counter() - started
         reports = _reports(file, choices)

@@ -214,6 +214,20 @@ class GGUFFile:
         """All metadata with their exact types, as `create` takes them. Of a set of shards, without the split.* keys."""
         return {key: self._shards[0].value(location) for key, location in self._locations.items()}
 
+    def release(self, name: str) -> None:
+        """Let go of the memory that a tensor's pages take; views stay valid, and read the file again when used.
+
+        For work that goes through a file once, so that it does not fill memory with what it has seen.
+        """
+        info = self.tensor_infos[name]
+        mapping = self._shards[info.shard].buffer
+        if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            # Only pages that are wholly this tensor's.
+            first = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = (info.offset + info.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+            if length > 0:
+                mapping.madvise(mmap.MADV_DONTNEED, first, length)
+
     def close(self) -> None:
         """Drop the mapping; arrays taken from it stay valid."""
         for shard in self._shards:
