@@ -7,5 +7,8 @@ namespace bq {
 
 void bind_formats(pybind11::module_& m);
 void bind_gguf(pybind11::module_& m);
+void bind_runtime(pybind11::module_& m);
+void bind_dlpack(pybind11::module_& m);
+void bind_tensor(pybind11::module_& m);
 
 }  // namespace bq

@@ -5,4 +5,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.attr("__version__") = BQ_VERSION;
     bq::bind_formats(m);
     bq::bind_gguf(m);
+    bq::bind_runtime(m);
+    bq::bind_dlpack(m);
+    bq::bind_tensor(m);
 }

@@ -1,0 +1,122 @@
+"""llama.cpp's own kernels through ctypes, for comparisons on this machine.
+
+Needs llama-cpp-python built from source for this CPU (see third_party/README.md); the prebuilt wheels of other projects
+lack instruction sets and must not be used for speed.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def library_directory(given: str | None = None) -> Path:
+    """Where libggml-*.so is: the argument, GGML_LIB_DIR, or an importable llama_cpp."""
+    for candidate in (given, os.environ.get("GGML_LIB_DIR")):
+        if candidate:
+            return Path(candidate)
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "lib"
+    raise SystemExit("no native llama.cpp: install llama-cpp-python from source, or give --ggml-lib DIR")
+
+
+class _InitParams(c.Structure):
+    _fields_ = [("mem_size", c.c_size_t), ("mem_buffer", c.c_void_p), ("no_alloc", c.c_bool)]
+
+
+_TO_FLOAT = c.CFUNCTYPE(None, c.c_void_p, c.c_void_p, c.c_int64)
+
+
+class _Traits(c.Structure):
+    _fields_ = [
+        ("type_name", c.c_char_p),
+        ("blck_size", c.c_int64),
+        ("blck_size_interleave", c.c_int64),
+        ("type_size", c.c_size_t),
+        ("is_quantized", c.c_bool),
+        ("to_float", _TO_FLOAT),
+        ("from_float_ref", c.c_void_p),
+    ]
+
+
+class Ggml:
+    """Quantize, dequantize and multiply as llama.cpp does."""
+
+    def __init__(self, directory: Path) -> None:
+        load = lambda name: c.CDLL(str(next(directory.glob(f"lib{name}.so*"))), mode=c.RTLD_GLOBAL)  # noqa: E731
+        self.base, self.cpu = load("ggml-base"), load("ggml-cpu")
+        b, p, i64 = self.base, c.c_void_p, c.c_int64
+        b.ggml_version.restype = c.c_char_p
+        b.ggml_quantize_chunk.restype = c.c_size_t
+        b.ggml_quantize_chunk.argtypes = [c.c_int, p, p, i64, i64, i64, p]
+        b.ggml_get_type_traits.restype = c.POINTER(_Traits)
+        b.ggml_row_size.restype = c.c_size_t
+        b.ggml_row_size.argtypes = [c.c_int, i64]
+        b.ggml_init.restype = p
+        b.ggml_init.argtypes = [_InitParams]
+        b.ggml_free.argtypes = [p]
+        b.ggml_new_tensor_2d.restype = p
+        b.ggml_new_tensor_2d.argtypes = [p, c.c_int, i64, i64]
+        b.ggml_get_data.restype = p
+        b.ggml_get_data.argtypes = [p]
+        b.ggml_mul_mat.restype = p
+        b.ggml_mul_mat.argtypes = [p, p, p]
+        b.ggml_new_graph.restype = p
+        b.ggml_new_graph.argtypes = [p]
+        b.ggml_build_forward_expand.argtypes = [p, p]
+        self.cpu.ggml_graph_compute_with_ctx.argtypes = [p, p, c.c_int]
+        self.cpu.ggml_cpu_init()
+        self.version = b.ggml_version().decode()
+
+    def row_size(self, kind: int, k: int) -> int:
+        """Bytes of a row."""
+        return self.base.ggml_row_size(kind, k)
+
+    def quantize(self, kind: int, x: np.ndarray, out: np.ndarray, imatrix: np.ndarray | None = None) -> None:
+        """ggml_quantize_chunk, one thread."""
+        weights = None if imatrix is None else imatrix.ctypes.data
+        self.base.ggml_quantize_chunk(kind, x.ctypes.data, out.ctypes.data, 0, x.shape[0], x.shape[1], weights)
+
+    def dequantize(self, kind: int, data: np.ndarray, out: np.ndarray) -> None:
+        """to_float over the whole array in one call."""
+        self.base.ggml_get_type_traits(kind).contents.to_float(data.ctypes.data, out.ctypes.data, out.size)
+
+    def mul_mat(self, kind: int, data: np.ndarray, x: np.ndarray) -> MulMat:
+        """A graph of one ggml_mul_mat, ready to run again and again."""
+        return MulMat(self, kind, data, x)
+
+
+class MulMat:
+    """One ggml_mul_mat of weights [N, K] with float32 rows [M, K]."""
+
+    def __init__(self, ggml: Ggml, kind: int, data: np.ndarray, x: np.ndarray) -> None:
+        self._ggml, (m, k), n = ggml, x.shape, data.shape[0]
+        size = data.nbytes + x.nbytes * 4 + m * n * 4 + (16 << 20)
+        self._context = ggml.base.ggml_init(_InitParams(size, None, False))
+        weights = ggml.base.ggml_new_tensor_2d(self._context, kind, k, n)
+        rows = ggml.base.ggml_new_tensor_2d(self._context, 0, k, m)
+        c.memmove(ggml.base.ggml_get_data(weights), data.ctypes.data, data.nbytes)
+        c.memmove(ggml.base.ggml_get_data(rows), x.ctypes.data, x.nbytes)
+        product = ggml.base.ggml_mul_mat(self._context, weights, rows)
+        self._graph = ggml.base.ggml_new_graph(self._context)
+        ggml.base.ggml_build_forward_expand(self._graph, product)
+        self._result, self._shape = product, (m, n)
+
+    def run(self, threads: int) -> None:
+        """Compute it once."""
+        self._ggml.cpu.ggml_graph_compute_with_ctx(self._context, self._graph, threads)
+
+    def result(self) -> np.ndarray:
+        """float32 [M, N]."""
+        address = self._ggml.base.ggml_get_data(self._result)
+        buffer = (c.c_float * (self._shape[0] * self._shape[1])).from_address(address)
+        return np.frombuffer(buffer, np.float32).reshape(self._shape).copy()
+
+    def close(self) -> None:
+        """Free the context."""
+        self._ggml.base.ggml_free(self._context)

@@ -1,0 +1,105 @@
+#include "python/arrays.hpp"
+
+#include <bit>
+#include <cstring>
+#include <string>
+
+#include "formats/half.hpp"
+
+namespace py = pybind11;
+
+namespace bq {
+namespace {
+
+template <class T>
+T read(const char* p) {
+    T value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+}
+
+template <class Load>
+void gather(const char* p, int64_t stride, int64_t k, float* out, Load load) {
+    for (int64_t i = 0; i < k; ++i) out[i] = load(p + i * stride);
+}
+
+}  // namespace
+
+RowSource RowSource::of(const py::array& x, ElementType type) {
+    RowSource s;
+    s.data = static_cast<const char*>(x.data());
+    s.type = type;
+    const py::ssize_t last = x.ndim() - 1;
+    if (last < 0) throw py::value_error("expected an array of at least one dimension");
+    s.k = x.shape(last);
+    s.element_stride = x.strides(last);
+    for (py::ssize_t i = 0; i < last; ++i) {
+        s.shape.push_back(x.shape(i));
+        s.strides.push_back(x.strides(i));
+        s.rows *= x.shape(i);
+    }
+    return s;
+}
+
+const char* RowSource::row(int64_t index) const {
+    const char* p = data;
+    for (size_t axis = shape.size(); axis-- > 0;) {
+        p += index % shape[axis] * strides[axis];
+        index /= shape[axis];
+    }
+    return p;
+}
+
+const float* RowSource::load(int64_t index, const KernelTable& table, float* scratch) const {
+    const char* p = row(index);
+    switch (type) {
+        case ElementType::f32:
+            if (element_stride == sizeof(float) && reinterpret_cast<uintptr_t>(p) % alignof(float) == 0)
+                return reinterpret_cast<const float*>(p);
+            gather(p, element_stride, k, scratch, read<float>);
+            break;
+        case ElementType::f16:
+            if (element_stride == 2)
+                table[FormatId::F16].decode_f32(reinterpret_cast<const uint8_t*>(p), scratch, k);
+            else
+                gather(p, element_stride, k, scratch, [](const char* e) { return f16_to_f32(read<uint16_t>(e)); });
+            break;
+        case ElementType::bf16:
+            if (element_stride == 2)
+                table[FormatId::BF16].decode_f32(reinterpret_cast<const uint8_t*>(p), scratch, k);
+            else
+                gather(p, element_stride, k, scratch, [](const char* e) { return bf16_to_f32(read<uint16_t>(e)); });
+            break;
+        case ElementType::f64:
+            gather(p, element_stride, k, scratch, [](const char* e) { return static_cast<float>(read<double>(e)); });
+            break;
+    }
+    return scratch;
+}
+
+int64_t first_nonfinite(const float* x, int64_t n) {
+    constexpr int64_t kChunk = 256;
+    for (int64_t begin = 0; begin < n; begin += kChunk) {
+        const int64_t end = begin + kChunk < n ? begin + kChunk : n;
+        uint32_t bad = 0;
+        for (int64_t i = begin; i < end; ++i) bad |= (std::bit_cast<uint32_t>(x[i]) & 0x7f800000u) == 0x7f800000u;
+        if (!bad) continue;
+        for (int64_t i = begin; i < end; ++i)
+            if ((std::bit_cast<uint32_t>(x[i]) & 0x7f800000u) == 0x7f800000u) return i;
+    }
+    return -1;
+}
+
+const FormatInfo& checked_format(int ggml_type) {
+    const FormatInfo* f = find_format(static_cast<int64_t>(ggml_type));
+    if (f == nullptr) throw py::value_error("unknown ggml type id " + std::to_string(ggml_type));
+    if (!f->implemented) throw py::value_error(std::string(f->name) + " is not implemented yet");
+    return *f;
+}
+
+const KernelTable& checked_kernels() {
+    if (const char* message = isa_error()) throw py::value_error(message);
+    return kernels();
+}
+
+}  // namespace bq

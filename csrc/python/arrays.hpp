@@ -1,0 +1,40 @@
+// Views of the arrays that Python hands in: shapes and strides are checked in the Python layer and here once,
+// before any kernel runs.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "formats/format.hpp"
+#include "targets/kernels.hpp"
+
+namespace bq {
+
+enum class ElementType : int { f32 = 0, f16 = 1, bf16 = 2, f64 = 3 };
+
+// Rows of floats with any strides: the last axis is the row.
+struct RowSource {
+    const char* data = nullptr;
+    ElementType type = ElementType::f32;
+    int64_t rows = 1, k = 0, element_stride = 0;
+    std::vector<int64_t> shape, strides;  // of the leading axes, in bytes
+
+    static RowSource of(const pybind11::array& x, ElementType type);
+    const char* row(int64_t index) const;
+    // Row `index` as floats: the array itself where it already is contiguous float32, else converted into scratch.
+    const float* load(int64_t index, const KernelTable& table, float* scratch) const;
+    bool is_contiguous_f32() const { return type == ElementType::f32 && element_stride == sizeof(float); }
+};
+
+// Index of the first element that is NaN or infinite, or -1.
+int64_t first_nonfinite(const float* x, int64_t n);
+
+// The entry of a ggml type id that comes from the Python layer, which has checked it.
+const FormatInfo& checked_format(int ggml_type);
+// The table in use; ValueError when BLOCKQUANT_ISA names one that cannot run here.
+const KernelTable& checked_kernels();
+
+}  // namespace bq

@@ -1,0 +1,185 @@
+// Encode, decode and matmul over the rows of arrays. The Python layer has resolved formats, dtypes and shapes; what a
+// kernel relies on is checked here again, cheaply. The GIL is released around every kernel.
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "python/arrays.hpp"
+#include "python/bindings.hpp"
+#include "runtime/thread_pool.hpp"
+
+namespace py = pybind11;
+
+namespace bq {
+namespace {
+
+// Rows are handed out in pieces of about this many elements, so that small inputs stay on one thread.
+constexpr int64_t kElementsPerPiece = 8192;
+
+int64_t row_grain(int64_t k) { return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(k, 1)); }
+
+void require(bool condition, const char* message) {
+    if (!condition) throw py::value_error(message);
+}
+
+uint8_t* mutable_bytes(py::array& a) { return static_cast<uint8_t*>(a.mutable_data()); }
+
+bool is_c_contiguous(const py::array& a) { return (a.flags() & py::array::c_style) != 0; }
+
+void note_first(std::atomic<int64_t>& first, int64_t index) {
+    int64_t seen = first.load(std::memory_order_relaxed);
+    while ((seen < 0 || index < seen) && !first.compare_exchange_weak(seen, index)) {
+    }
+}
+
+// Returns the flat index of the first NaN or infinity, or -1 when all rows were encoded.
+int64_t encode(const py::array& x, int element_type, int format_id, py::array out, const py::object& imatrix,
+               int threads) {
+    const FormatInfo& format = checked_format(format_id);
+    const KernelTable& table = checked_kernels();
+    const EncodeRow encode_row = table[format.id].encode;
+    const RowSource source = RowSource::of(x, static_cast<ElementType>(element_type));
+    const int64_t k = source.k, row_bytes = format.row_bytes(k);
+    require(k % format.block_size == 0, "row length is not a multiple of the block size");
+    require(is_c_contiguous(out) && out.nbytes() == source.rows * row_bytes, "output has the wrong size");
+    // float [experts, k]: expert e weighs the rows of x[e].
+    const float* weights = nullptr;
+    int64_t experts = 1;
+    if (!imatrix.is_none()) {
+        const auto array = imatrix.cast<py::array>();
+        require(is_c_contiguous(array) && array.itemsize() == 4 && array.ndim() == 2 && array.shape(1) == k,
+                "imatrix has the wrong size");
+        experts = array.shape(0);
+        require(experts > 0 && source.rows % experts == 0, "imatrix has the wrong number of experts");
+        weights = static_cast<const float*>(array.data());
+    }
+    const int64_t rows_per_expert = std::max<int64_t>(1, source.rows / experts);
+    uint8_t* bytes = mutable_bytes(out);
+    std::atomic<int64_t> first_bad{-1};
+    std::atomic<bool> out_of_memory{false};
+    {
+        py::gil_scoped_release release;
+        parallel_for(source.rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
+            const std::unique_ptr<float[]> scratch(source.is_contiguous_f32() ? nullptr
+                                                                              : new (std::nothrow) float[k + 1]);
+            if (!scratch && !source.is_contiguous_f32()) {
+                out_of_memory = true;
+                return;
+            }
+            for (int64_t r = begin; r < end; ++r) {
+                const float* row = source.load(r, table, scratch.get());
+                const int64_t bad = first_nonfinite(row, k);
+                if (bad >= 0) {
+                    note_first(first_bad, r * k + bad);
+                    return;
+                }
+                encode_row(row, bytes + r * row_bytes, k, weights ? weights + r / rows_per_expert * k : nullptr);
+            }
+        });
+    }
+    if (out_of_memory) throw std::bad_alloc();
+    return first_bad;
+}
+
+// dtype of out: 0 float32, 1 float16, 2 bfloat16 (as uint16).
+void decode(const py::array& data, int format_id, py::array out, int element_type, int threads) {
+    const FormatInfo& format = checked_format(format_id);
+    const FormatKernels& kernel = checked_kernels()[format.id];
+    require(data.ndim() >= 1 && is_c_contiguous(data) && is_c_contiguous(out), "expected C-contiguous arrays");
+    require(out.ndim() >= 1 && out.itemsize() == (element_type == 0 ? 4 : 2), "output has the wrong dtype");
+    const int64_t k = out.shape(out.ndim() - 1), rows = k == 0 ? 0 : out.size() / k;
+    require(k % format.block_size == 0, "row length is not a multiple of the block size");
+    const int64_t row_bytes = format.row_bytes(k);
+    require(data.nbytes() == rows * row_bytes, "output has the wrong size");
+    const auto* blocks = static_cast<const uint8_t*>(data.data());
+    void* target = out.mutable_data();
+    py::gil_scoped_release release;
+    parallel_for(rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            const uint8_t* row = blocks + r * row_bytes;
+            if (element_type == 0)
+                kernel.decode_f32(row, static_cast<float*>(target) + r * k, k);
+            else
+                (element_type == 1 ? kernel.decode_f16 : kernel.decode_bf16)(row, static_cast<uint16_t*>(target) + r * k, k);
+        }
+    });
+}
+
+// Memory for quantized activations, kept between calls of a thread while it is small.
+class ActivationBuffer {
+  public:
+    explicit ActivationBuffer(int64_t bytes) {
+        static thread_local std::vector<char> kept;
+        constexpr int64_t kKeepAtMost = 4 << 20;
+        std::vector<char>& store = bytes <= kKeepAtMost ? kept : own_;
+        if (static_cast<int64_t>(store.size()) < bytes + kAlign) store.resize(bytes + kAlign);
+        const auto address = reinterpret_cast<uintptr_t>(store.data());
+        base_ = store.data() + (kAlign - address % kAlign) % kAlign;
+    }
+    void* base() const { return base_; }
+
+  private:
+    static constexpr int64_t kAlign = 64;
+    std::vector<char> own_;
+    char* base_;
+};
+
+// y = x @ w.T: x float32 [..., k], w rows of blocks [n, row_bytes], y float32 [..., n]; all C-contiguous.
+void matmul(const py::array& x, const py::array& w, int format_id, py::array y, int threads, bool exact) {
+    const FormatInfo& format = checked_format(format_id);
+    const KernelTable& table = checked_kernels();
+    const FormatKernels& kernel = table[format.id];
+    require(x.ndim() >= 1 && w.ndim() == 2 && y.ndim() == x.ndim(), "wrong number of dimensions");
+    require(is_c_contiguous(x) && is_c_contiguous(w) && is_c_contiguous(y), "expected C-contiguous arrays");
+    require(x.itemsize() == 4 && y.itemsize() == 4, "expected float32 arrays");
+    const int64_t k = x.shape(x.ndim() - 1), n = w.shape(0);
+    int64_t m = 1;
+    for (py::ssize_t i = 0; i + 1 < x.ndim(); ++i) {
+        m *= x.shape(i);
+        require(x.shape(i) == y.shape(i), "output has the wrong shape");
+    }
+    require(y.shape(y.ndim() - 1) == n, "output has the wrong shape");
+    require(k % format.block_size == 0, "row length is not a multiple of the block size");
+    const int64_t row_bytes = format.row_bytes(k);
+    require(w.nbytes() == n * row_bytes, "rows of x and w have different lengths");
+    if (m == 0 || n == 0) return;
+    const auto* floats = static_cast<const float*>(x.data());
+    const auto* weights = static_cast<const uint8_t*>(w.data());
+    auto* out = static_cast<float*>(y.mutable_data());
+    if (k == 0) {
+        std::fill(out, out + m * n, 0.0f);
+        return;
+    }
+    py::gil_scoped_release release;
+    const int64_t grain = std::max<int64_t>(1, 4 * kElementsPerPiece / std::max<int64_t>(1, m * k));
+    if (exact || format.is_float()) {
+        parallel_for(n, grain, threads, [&](int64_t begin, int64_t end) {
+            kernel.matmul_f32(weights, row_bytes, begin, end, floats, m, k, out, n);
+        });
+        return;
+    }
+    const ActivationLayout layout = ActivationLayout::of(m, k);
+    const ActivationBuffer buffer(layout.bytes);
+    const Activations activations = layout.view(buffer.base(), m, k);
+    parallel_for(m, row_grain(k), threads,
+                 [&](int64_t begin, int64_t end) { table.quantize_activations(floats, begin, end, activations); });
+    parallel_for(n, grain, threads, [&](int64_t begin, int64_t end) {
+        kernel.matmul_i8(weights, row_bytes, begin, end, activations, out, n);
+    });
+}
+
+}  // namespace
+
+void bind_tensor(py::module_& m) {
+    m.def("encode", &encode, py::arg("x"), py::arg("element_type"), py::arg("format"), py::arg("out"),
+          py::arg("imatrix"), py::arg("threads"),
+          "Encode rows into out; returns the flat index of the first NaN or infinity, or -1.");
+    m.def("decode", &decode, py::arg("data"), py::arg("format"), py::arg("out"), py::arg("element_type"),
+          py::arg("threads"), "Decode rows of blocks into out.");
+    m.def("matmul", &matmul, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("y"), py::arg("threads"),
+          py::arg("exact"), "y = x @ w.T over rows of blocks.");
+}
+
+}  // namespace bq

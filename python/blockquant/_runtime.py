@@ -1,0 +1,54 @@
+"""The CPU, its instruction sets, and threads."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from blockquant import _core
+
+
+def available_isas() -> list[str]:
+    """Instruction sets that this build and this CPU can run, best last: of baseline, avx2, avx512, neon."""
+    return list(_core.available_isas())
+
+
+def set_isa(name: str) -> None:
+    """Use the kernels of this instruction set from now on, in the whole process.
+
+    Raises ValueError when this CPU or this build lacks it. The environment variable BLOCKQUANT_ISA does the same at
+    start-up.
+    """
+    if not _core.set_isa(name):
+        raise ValueError(f"cannot run instruction set {name!r} here; available: {', '.join(available_isas())}")
+
+
+def cpu_info() -> dict[str, Any]:
+    """What runs: "isa" in use, "available_isas", "features" of the CPU, "threads", "compiler" of the core."""
+    return {
+        "isa": _core.isa(),
+        "available_isas": available_isas(),
+        "features": list(_core.cpu_features()),
+        "threads": _core.get_num_threads(),
+        "compiler": _core.compiler(),
+    }
+
+
+def thread_count(threads: int | None) -> int:
+    """The number that the core takes: 0 for the default."""
+    if threads is None:
+        return 0
+    count = operator.index(threads)
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, got {count}")
+    return min(count, 1024)
+
+
+def get_num_threads() -> int:
+    """Threads that kernels use when a call does not say: BLOCKQUANT_NUM_THREADS, else the CPUs of this process."""
+    return int(_core.get_num_threads())
+
+
+def set_num_threads(count: int) -> None:
+    """Set the number of threads that kernels use when a call does not say. Results never depend on it."""
+    _core.set_num_threads(thread_count(count))

@@ -1,0 +1,293 @@
+"""Quantized tensors: encode, decode, multiply, measure."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from blockquant import _core
+from blockquant._arrays import BF16, Array, bf16_to_float32, check_out, output_dtype, take_floats, to_float32
+from blockquant._formats import Format, find_format
+from blockquant._runtime import thread_count
+from blockquant.errors import BlockquantError
+
+FloatArray = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+class QuantizedTensor:
+    """Blocks of one format, an array of rows: the last axis of `shape` is the row.
+
+    Args:
+        data: uint8 array [..., row_bytes] of whole rows. It is not copied when it is C-contiguous, and may be a
+            read-only view of a mapped file.
+        format: name, Format or ggml type id.
+
+    ``np.asarray(q)`` is the float32 array, ``q[i]`` and ``q[i:j]`` are rows (views), ``len(q)`` is the length of the
+    first axis. Tensors pickle.
+    """
+
+    __slots__ = ("_data", "_format")
+    _data: Bytes
+    _format: Format
+
+    def __init__(self, data: npt.ArrayLike, format: object) -> None:
+        found = find_format(format)
+        array = np.asarray(data)
+        if array.dtype != np.uint8:
+            raise TypeError(f"data must be uint8 bytes of blocks, got {array.dtype}")
+        if array.ndim == 0:
+            raise BlockquantError("data must have at least one dimension")
+        if array.shape[-1] % found.type_size:
+            raise BlockquantError(
+                f"rows of {array.shape[-1]} bytes are not whole {found.name} blocks of {found.type_size} bytes"
+            )
+        self._data = np.ascontiguousarray(array)
+        self._format = found
+
+    @property
+    def format(self) -> Format:
+        """The format, equal to its name."""
+        return self._format
+
+    @property
+    def data(self) -> Bytes:
+        """The bytes, uint8 [..., row_bytes], C-contiguous; read-only when the tensor views a mapped file."""
+        return self._data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in elements."""
+        f = self._format
+        return (*self._data.shape[:-1], self._data.shape[-1] // f.type_size * f.block_size)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(self._data.size // self._format.type_size * self._format.block_size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the blocks."""
+        return self._data.nbytes
+
+    def dequantize(
+        self, dtype: npt.DTypeLike | str = np.float32, out: Array | None = None, threads: int | None = None
+    ) -> Array:
+        """Decode to an array of `shape`: float32, float16 or bfloat16 (``"bfloat16"`` or ``ml_dtypes.bfloat16``).
+
+        Float32 values are the exact bits that ggml gives; the 16-bit ones are those rounded to nearest even. With
+        `out` (C-contiguous, of the same shape and dtype) nothing is allocated, and `out` is returned.
+        """
+        self._format.require_implemented()
+        if out is not None and dtype is np.float32:
+            dtype = out.dtype
+        wanted, code = output_dtype(dtype)
+        result = np.empty(self.shape, wanted) if out is None else check_out(out, self.shape, wanted)
+        target = result.view(np.uint16) if code == BF16 else result
+        _core.decode(self._data, self._format.ggml_type, target, code, thread_count(threads))
+        return result
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("a quantized tensor becomes an array only by decoding, which makes a copy")
+        array = self.dequantize()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __len__(self) -> int:
+        if self.ndim == 1:
+            raise TypeError("a single quantized row has no length along rows; use shape[-1] for its elements")
+        return int(self._data.shape[0])
+
+    def __getitem__(self, index: SupportsIndex | slice | tuple[SupportsIndex | slice, ...]) -> QuantizedTensor:
+        items = index if isinstance(index, tuple) else (index,)
+        if len(items) >= self.ndim:
+            raise IndexError(
+                f"a quantized tensor of shape {self.shape} can be indexed along its first {self.ndim - 1} axes only; "
+                f"dequantize() a row to reach its elements"
+            )
+        for item in items:
+            if not isinstance(item, slice) and not hasattr(item, "__index__"):
+                raise TypeError(f"rows are chosen by integers and slices, not {type(item).__name__}")
+        return QuantizedTensor(self._data[items], self._format)
+
+    def __repr__(self) -> str:
+        return f"QuantizedTensor({self._format.name}, shape={self.shape}, {self.nbytes:,} bytes)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (QuantizedTensor, (np.array(self._data), self._format.name))
+
+
+def quantize(
+    x: object, format: object, imatrix: npt.ArrayLike | None = None, threads: int | None = None
+) -> QuantizedTensor:
+    """Quantize floats to blocks along the last axis; the bytes are those of ggml.
+
+    Args:
+        x: [..., K]: numpy float16, float32, float64 or ml_dtypes.bfloat16 with any strides, anything with
+            ``__dlpack__`` (torch tensors on the CPU, not copied) or ``__array__``. Values are taken as float32.
+        format: a name such as ``"Q4_K"``, a Format, a ggml type id or a ``gguf.GGMLQuantizationType``.
+        imatrix: weights of the squared error, float [K], or [E, K] for x of shape [E, N, K]; finite and >= 0.
+        threads: default `get_num_threads()`. The bytes do not depend on it.
+
+    Raises:
+        ValueError: K is not a multiple of the block size, unknown format, NaN or infinity in x (the first index is
+            named), missing or unsuitable imatrix.
+        TypeError: a dtype that cannot be taken.
+    """
+    found = find_format(format)
+    found.require_implemented()
+    array, code = take_floats(x)
+    if array.ndim == 0:
+        raise BlockquantError("x must have at least one dimension, got a single number")
+    row_bytes = found.row_bytes(array.shape[-1])
+    weights = _check_imatrix(imatrix, array.shape, found)
+    out = np.empty((*array.shape[:-1], row_bytes), np.uint8)
+    bad = _core.encode(array, code, found.ggml_type, out, weights, thread_count(threads))
+    if bad >= 0:
+        raise _nonfinite_error(array, code, bad)
+    return QuantizedTensor(out, found)
+
+
+def _check_imatrix(imatrix: npt.ArrayLike | None, shape: tuple[int, ...], format: Format) -> FloatArray | None:
+    if imatrix is None:
+        if format.needs_imatrix:
+            raise BlockquantError(
+                f"{format.name} needs an importance matrix; pass imatrix=, for example from blockquant.imatrix.load()"
+            )
+        return None
+    weights = to_float32(imatrix, "imatrix")
+    k = shape[-1]
+    per_expert = len(shape) >= 3 and weights.shape == (shape[0], k)
+    if weights.shape != (k,) and not per_expert:
+        expected = f"({k},)" + (f" or ({shape[0]}, {k})" if len(shape) >= 3 else "")
+        raise BlockquantError(f"imatrix has shape {weights.shape}; expected {expected} for x of shape {shape}")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        where = np.unravel_index(int(np.argmax(~(np.isfinite(weights) & (weights >= 0)))), weights.shape)
+        at = ", ".join(map(str, where))
+        raise BlockquantError(f"imatrix[{at}] is {weights[where]}; weights must be finite and not negative")
+    return weights.reshape(-1, k)
+
+
+def _nonfinite_error(array: Array, code: int, flat: int) -> BlockquantError:
+    index = np.unravel_index(flat, array.shape)
+    at = ", ".join(map(str, index))
+    value = float(bf16_to_float32(array[index]) if code == BF16 else array[index])
+    why = "beyond the range of float32" if np.isfinite(value) else "not finite"
+    return BlockquantError(f"x[{at}] is {value:g}, {why}; quantization needs finite values, replace them first")
+
+
+def dequantize(
+    data: npt.ArrayLike | QuantizedTensor,
+    format: object = None,
+    dtype: npt.DTypeLike | str = np.float32,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> Array:
+    """Decode bytes of blocks, uint8 [..., row_bytes], to an array [..., K]; see `QuantizedTensor.dequantize`."""
+    if isinstance(data, QuantizedTensor):
+        if format is not None and find_format(format) != data.format:
+            raise BlockquantError(f"data is a {data.format.name} tensor, but format says {find_format(format).name}")
+        return data.dequantize(dtype, out, threads)
+    if format is None:
+        raise BlockquantError("bytes need a format; pass format='Q4_K' or whichever they are")
+    return QuantizedTensor(data, format).dequantize(dtype, out, threads)
+
+
+_F32_ID, _F16_ID = find_format("F32").ggml_type, find_format("F16").ggml_type
+
+
+def matmul(
+    x: object,
+    w: QuantizedTensor | Array,
+    out: FloatArray | None = None,
+    threads: int | None = None,
+    *,
+    precision: str = "int8",
+) -> FloatArray:
+    """x @ w.T without decoding w to floats first.
+
+    Args:
+        x: activations [..., K], float32 (other floats are converted).
+        w: weights [N, K]: a QuantizedTensor, or a float32 or float16 array.
+        out: float32 [..., N], C-contiguous, to write into.
+        threads: default `get_num_threads()`. The result does not depend on it.
+        precision: ``"int8"`` quantizes activations to 8-bit integers in runs of 32, as fast kernels do;
+            ``"float32"`` multiplies the decoded weights in float32. Float weights always take the second way.
+
+    Returns float32 [..., N]. Raises ValueError when the shapes do not fit.
+    """
+    activations = to_float32(x)
+    if isinstance(w, QuantizedTensor):
+        data, kind = w._data, w._format.ggml_type
+        if not w._format.implemented:
+            w._format.require_implemented()
+        shape = w.shape
+    elif isinstance(w, np.ndarray):
+        data, kind, shape = _float_weights(w)
+    else:
+        raise TypeError(f"w must be a QuantizedTensor or a numpy array, got {type(w).__name__}")
+    if len(shape) != 2:
+        raise BlockquantError(f"w has shape {shape}; expected [N, K]")
+    if activations.ndim == 0 or activations.shape[-1] != shape[1]:
+        raise BlockquantError(
+            f"x of shape {activations.shape} does not fit w of shape {shape}: "
+            f"the last axis of x must have {shape[1]} elements"
+        )
+    if precision not in ("int8", "float32"):
+        raise BlockquantError(f"precision must be 'int8' or 'float32', got {precision!r}")
+    result_shape = (*activations.shape[:-1], shape[0])
+    result = np.empty(result_shape, np.float32) if out is None else check_out(out, result_shape, np.dtype(np.float32))
+    _core.matmul(activations, data, kind, result, thread_count(threads), precision == "float32")
+    return cast(FloatArray, result)
+
+
+def _float_weights(w: Array) -> tuple[Array, int, tuple[int, ...]]:
+    if w.ndim != 2:
+        return w, _F32_ID, w.shape
+    if w.dtype == np.float16:
+        return np.ascontiguousarray(w).view(np.uint8), _F16_ID, w.shape
+    return to_float32(w, "w").view(np.uint8), _F32_ID, w.shape
+
+
+def quantization_error(x: object, q: QuantizedTensor) -> dict[str, float]:
+    """How far the decoded q is from x, in float64: rmse, relative_rmse (rmse over the root mean square of x),
+    max_abs, cosine (similarity of the two as vectors), snr_db (signal to noise ratio in decibels).
+    """
+    array, code = take_floats(x)
+    if array.shape != q.shape:
+        raise BlockquantError(f"x has shape {array.shape}, q has shape {q.shape}; they must be equal")
+    rows = int(np.prod(array.shape[:-1], dtype=np.int64))
+    k = array.shape[-1]
+    if rows * k == 0:
+        return {"rmse": 0.0, "relative_rmse": 0.0, "max_abs": 0.0, "cosine": 1.0, "snr_db": float("inf")}
+    flat = array.reshape(rows, k)
+    blocks = q.data.reshape(rows, -1)
+    noise = signal = decoded = product = largest = 0.0
+    step = max(1, (1 << 20) // k)  # bounded memory: about a million elements at a time
+    for begin in range(0, rows, step):
+        piece = flat[begin : begin + step]
+        a = (bf16_to_float32(piece) if code == BF16 else piece).astype(np.float64)
+        b = QuantizedTensor(blocks[begin : begin + step], q.format).dequantize().astype(np.float64)
+        difference = np.abs(a - b)
+        noise += float(np.vdot(difference, difference))
+        signal += float(np.vdot(a, a))
+        decoded += float(np.vdot(b, b))
+        product += float(np.vdot(a, b))
+        largest = max(largest, float(difference.max()))
+    n = rows * k
+    norm = (signal * decoded) ** 0.5
+    return {
+        "rmse": (noise / n) ** 0.5,
+        "relative_rmse": (noise / signal) ** 0.5 if signal else (0.0 if noise == 0 else float("inf")),
+        "max_abs": largest,
+        "cosine": product / norm if norm else (1.0 if signal == decoded else 0.0),
+        "snr_db": float("inf") if noise == 0 else float(10 * np.log10(signal / noise)) if signal else float("-inf"),
+    }

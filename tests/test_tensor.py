@@ -1,0 +1,368 @@
+"""The Python surface of arrays: what goes in, what comes out, what is refused. Bytes are checked elsewhere."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import time
+
+import blockquant as bq
+import ml_dtypes
+import numpy as np
+import pytest
+
+READY = [f.name for f in bq.formats.values() if f.implemented]
+QUANTIZED = [name for name in READY if not bq.formats[name].is_float]
+
+
+def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.1).astype(np.float32)
+
+
+def test_registry_agrees_with_gguf_py() -> None:
+    gguf = pytest.importorskip("gguf")
+    assert sum(not f.is_float for f in bq.formats.values()) == 25
+    assert [f.ggml_type for f in bq.formats.values()] == sorted(f.ggml_type for f in bq.formats.values())
+    for kind in gguf.GGMLQuantizationType:
+        if kind.name in bq.formats:
+            f = bq.formats[kind.name]
+            assert (f.ggml_type, (f.block_size, f.type_size)) == (kind.value, gguf.GGML_QUANT_SIZES[kind])
+            assert f.bits_per_weight == 8 * f.type_size / f.block_size
+
+
+def test_a_format_is_its_name() -> None:
+    f = bq.formats["Q4_K"]
+    assert f == "Q4_K"
+    assert (f.name, f.ggml_type, f.block_size, f.type_size, f.bits_per_weight) == ("Q4_K", 12, 256, 144, 4.5)
+    assert {f: 1}["Q4_K"] == 1
+    assert pickle.loads(pickle.dumps(f)) is f
+    assert "Q4_K" in repr(f)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_shapes_and_views(name: str) -> None:
+    x = gaussian(2, 3, 512)
+    q = bq.quantize(x, name)
+    f = bq.formats[name]
+    assert q.format == name
+    assert q.shape == (2, 3, 512)
+    assert q.data.shape == (2, 3, 512 // f.block_size * f.type_size)
+    assert q.data.flags.c_contiguous
+    assert q.nbytes == q.data.nbytes
+    assert len(q) == 2
+    assert np.shares_memory(q[1].data, q.data)
+    assert q[0:1].shape == (1, 3, 512)
+    whole = np.asarray(q)
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(q[1, 2].dequantize(), whole[1, 2])
+    np.testing.assert_array_equal(q[:, 1:].dequantize(), whole[:, 1:])
+    np.testing.assert_array_equal(bq.dequantize(q.data, name), whole)
+    np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(q))), whole)
+    assert repr(q) == f"QuantizedTensor({name}, shape=(2, 3, 512), {q.nbytes:,} bytes)"
+
+
+@pytest.mark.parametrize("name", READY)
+def test_every_dtype_and_stride_gives_the_bytes_of_its_float32_values(name: str) -> None:
+    base = gaussian(6, 4, 1024, seed=3)
+    for dtype in (np.float32, np.float16, np.float64, ml_dtypes.bfloat16, ">f4"):
+        x = base.astype(dtype)
+        expected = bq.quantize(np.ascontiguousarray(x.astype(np.float32)), name).data
+        views = [
+            (x, expected),
+            (x[::2], expected[::2]),
+            (x[::-1, 1:3], expected[::-1, 1:3]),
+            (np.asfortranarray(x), expected),
+            (x.transpose(1, 0, 2), expected.transpose(1, 0, 2)),
+        ]
+        for view, bytes_ in views:
+            np.testing.assert_array_equal(bq.quantize(view, name).data, bytes_)
+        half = np.ascontiguousarray(x[..., ::2].astype(np.float32))
+        np.testing.assert_array_equal(bq.quantize(x[..., ::2], name).data, bq.quantize(half, name).data)
+        backwards = np.ascontiguousarray(x[..., ::-1].astype(np.float32))
+        np.testing.assert_array_equal(bq.quantize(x[..., ::-1], name).data, bq.quantize(backwards, name).data)
+    np.testing.assert_array_equal(bq.quantize(base.tolist(), name).data, bq.quantize(base, name).data)
+    unaligned = np.frombuffer(b"\0" + base.tobytes(), np.uint8)[1:].view(np.float32).reshape(base.shape)
+    np.testing.assert_array_equal(bq.quantize(unaligned, name).data, bq.quantize(base, name).data)
+
+
+def test_input_is_not_modified_and_broadcast_input_works() -> None:
+    x = gaussian(2, 256)
+    before = x.copy()
+    bq.quantize(x, "Q4_K", imatrix=np.ones(256))
+    np.testing.assert_array_equal(x, before)
+    spread = np.broadcast_to(x[0], (5, 256))
+    np.testing.assert_array_equal(bq.quantize(spread, "Q4_K").data, bq.quantize(np.array(spread), "Q4_K").data)
+
+
+def test_torch_tensors_are_taken_without_a_copy() -> None:
+    torch = pytest.importorskip("torch")
+    x = gaussian(4, 512)
+    t = torch.from_numpy(x)
+    for tensor in (t, t.half(), t.double(), t.bfloat16(), t.t().contiguous().t()):
+        expected = bq.quantize(tensor.float().numpy(), "Q4_K").data
+        np.testing.assert_array_equal(bq.quantize(tensor, "Q4_K").data, expected)
+    array, is_bfloat16 = bq._core.from_dlpack(t)
+    assert not is_bfloat16
+    assert array.ctypes.data == t.data_ptr()
+    array, is_bfloat16 = bq._core.from_dlpack(t.bfloat16())
+    assert is_bfloat16
+    assert array.dtype == np.uint16
+    w = bq.quantize(x, "Q8_0")
+    np.testing.assert_array_equal(bq.matmul(t, w), bq.matmul(x, w))
+    with pytest.raises(TypeError, match="detach"):
+        bq.quantize(t.clone().requires_grad_(), "Q4_K")
+    with pytest.raises(TypeError, match="expected float16"):
+        bq.quantize(t.int(), "Q4_K")
+
+
+def test_dlpack_view_outlives_the_producer() -> None:
+    torch = pytest.importorskip("torch")
+    array, _ = bq._core.from_dlpack(torch.arange(1000, dtype=torch.float32))
+    assert array[999] == 999
+
+
+@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16", ml_dtypes.bfloat16])
+def test_16_bit_output_is_the_rounded_float32_output(name: str, dtype: object) -> None:
+    q = bq.quantize(gaussian(3, 512), name)
+    exact = q.dequantize()
+    target = ml_dtypes.bfloat16 if dtype != np.float16 else np.float16
+    got = q.dequantize(dtype)
+    assert got.dtype == target
+    np.testing.assert_array_equal(got.view(np.uint16), exact.astype(target).view(np.uint16))
+    out = np.empty_like(got)
+    assert q.dequantize(dtype, out=out) is out
+    np.testing.assert_array_equal(out.view(np.uint16), got.view(np.uint16))
+
+
+def test_a_gguf_enum_names_a_format() -> None:
+    gguf = pytest.importorskip("gguf")
+    x = gaussian(1, 256)
+    kind = gguf.GGMLQuantizationType.Q6_K
+    np.testing.assert_array_equal(bq.quantize(x, kind).data, bq.quantize(x, "Q6_K").data)
+    assert bq.QuantizedTensor(bq.quantize(x, kind).data, kind).format == "Q6_K"
+
+
+@pytest.mark.parametrize("isa", bq.available_isas())
+@pytest.mark.parametrize("name", READY)
+def test_matmul_is_close_to_the_float64_product(name: str, isa: str) -> None:
+    current = bq.cpu_info()["isa"]
+    bq.set_isa(isa)
+    try:
+        for m, n, k in [
+            (1, 1, 256),
+            (1, 33, 512),
+            (2, 17, 256),
+            (3, 31, 768),
+            (5, 3, 256),
+            (8, 8, 1024),
+            (33, 40, 512),
+        ]:
+            x, w = gaussian(m, k, seed=m), bq.quantize(gaussian(n, k, seed=n), name)
+            weights = w.dequantize().astype(np.float64)
+            exact = x.astype(np.float64) @ weights.T
+            bound = np.abs(x).astype(np.float64) @ np.abs(weights).T
+            y32 = bq.matmul(x, w, precision="float32")
+            assert np.all(np.abs(y32 - exact) <= bound * 1e-5 + 1e-12)
+            y = bq.matmul(x, w)
+            # An int8 activation is off by at most half a step of its run: amax / 254.
+            runs = np.abs(x).reshape(m, -1, 32).max(-1) / 254 * 1.01
+            slack = runs.astype(np.float64) @ np.abs(weights).reshape(n, -1, 32).sum(-1).T
+            assert np.all(np.abs(y - exact) <= slack + bound * 1e-5 + 1e-12)
+            # One row at a time, other thread counts: the same.
+            for row in range(m):
+                np.testing.assert_allclose(bq.matmul(x[row], w), y[row], rtol=1e-6, atol=1e-6 * bound.max())
+            for threads in (1, 2, 5):
+                np.testing.assert_array_equal(bq.matmul(x, w, threads=threads), y)
+    finally:
+        bq.set_isa(current)
+
+
+def test_matmul_takes_float_arrays_and_out() -> None:
+    x, w = gaussian(4, 96), gaussian(7, 96, seed=1)
+    for weights in (w, w.astype(np.float16), w[:, ::-1]):
+        np.testing.assert_allclose(bq.matmul(x, weights), x @ weights.astype(np.float32).T, rtol=1e-4, atol=1e-5)
+    q = bq.quantize(w, "Q8_0")
+    out = np.empty((4, 7), np.float32)
+    assert bq.matmul(x, q, out=out) is out
+    np.testing.assert_array_equal(out, bq.matmul(x, q))
+    np.testing.assert_array_equal(bq.matmul(x.reshape(2, 2, 96), q).reshape(4, 7), out)
+    np.testing.assert_array_equal(bq.matmul(x.astype(np.float64), q), out)
+    assert bq.matmul(np.empty((0, 96), np.float32), q).shape == (0, 7)
+    assert bq.matmul(x, bq.quantize(np.empty((0, 96), np.float32), "Q8_0")).shape == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: bq.quantize(gaussian(2, 100), "Q4_K"), ValueError, r"multiple of 256 elements, this one has 100"),
+        (lambda: bq.quantize(gaussian(2, 256), "Q4_X"), ValueError, r"unknown format 'Q4_X'; near names: .*Q4_K"),
+        (lambda: bq.quantize(gaussian(2, 256), 4), ValueError, r"unknown ggml type id 4"),
+        (lambda: bq.quantize(gaussian(2, 256), 1.5), TypeError, r"expected a format"),
+        (lambda: bq.quantize(np.ones((2, 256), np.int32), "Q4_K"), TypeError, r"dtype int32"),
+        (lambda: bq.quantize("text", "Q4_K"), TypeError, r"must be an array"),
+        (lambda: bq.quantize(np.float32(1), "F16"), ValueError, r"at least one dimension"),
+        (lambda: bq.quantize(gaussian(2, 256), "Q4_K", imatrix=np.ones(32)), ValueError, r"imatrix has shape \(32,\)"),
+        (lambda: bq.quantize(gaussian(2, 256), "Q4_K", imatrix=-np.ones(256)), ValueError, r"imatrix\[0\] is -1"),
+        (lambda: bq.quantize(gaussian(2, 256), "Q4_K", threads=0), ValueError, r"at least 1"),
+        (lambda: bq.matmul(gaussian(2, 64), bq.quantize(gaussian(2, 32), "Q8_0")), ValueError, r"does not fit"),
+        (lambda: bq.matmul(gaussian(2, 32), gaussian(2, 2, 32)), ValueError, r"expected \[N, K\]"),
+        (lambda: bq.matmul(gaussian(2, 32), [1.0]), TypeError, r"QuantizedTensor"),
+        (lambda: bq.QuantizedTensor(np.zeros((2, 17), np.uint8), "Q8_0"), ValueError, r"rows of 17 bytes"),
+        (lambda: bq.QuantizedTensor(np.zeros((2, 34), np.int8), "Q8_0"), TypeError, r"uint8"),
+        (lambda: bq.dequantize(np.zeros(34, np.uint8), "Q8_0", dtype=np.int32), TypeError, r"cannot decode to int32"),
+        (lambda: bq.dequantize(np.zeros(34, np.uint8), "Q8_0", out=np.empty(31, np.float32)), ValueError, r"out has"),
+        (lambda: bq.dequantize(np.zeros(34, np.uint8)), ValueError, r"need a format"),
+        (lambda: bq.set_isa("avx1024"), ValueError, r"available: "),
+        (lambda: bq.set_num_threads(0), ValueError, r"at least 1"),
+    ],
+)
+def test_bad_calls_say_what_to_do(call, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (np.float32, np.nan),
+        (np.float32, -np.inf),
+        (np.float16, np.inf),
+        (ml_dtypes.bfloat16, np.nan),
+        (np.float64, 1e300),
+    ],
+)
+def test_the_first_bad_value_is_named(dtype: type, value: float, threads: int) -> None:
+    x = np.zeros((70, 2, 512), dtype)
+    x[69, 1, 511] = value
+    x[41, 1, 300] = value
+    x[41, 1, 301] = value
+    with pytest.raises(ValueError, match=r"x\[41, 1, 300\] is"):
+        bq.quantize(x, "Q4_K", threads=threads)
+
+
+def test_formats_that_are_not_ready_say_so() -> None:
+    for f in bq.formats.values():
+        if f.implemented:
+            continue
+        with pytest.raises(bq.FormatNotImplementedError, match="cannot encode or decode it yet"):
+            bq.quantize(gaussian(1, 256), f.name)
+        q = bq.QuantizedTensor(np.zeros((1, f.type_size), np.uint8), f.name)
+        assert q.shape == (1, f.block_size)
+        with pytest.raises(NotImplementedError):
+            q.dequantize()
+
+
+def test_indexing_reaches_rows_only() -> None:
+    q = bq.quantize(gaussian(4, 256), "Q4_K")
+    with pytest.raises(IndexError, match="first 1 axes only"):
+        q[0, 3]
+    with pytest.raises(TypeError, match="integers and slices"):
+        q[[0, 1]]
+    assert q[::2].shape == (2, 256)
+    assert len([*q]) == 4
+
+
+def test_experts_have_weights_of_their_own() -> None:
+    x = gaussian(3, 4, 256)
+    weights = np.random.default_rng(1).random((3, 256)).astype(np.float32)
+    q = bq.quantize(x, "Q4_K", imatrix=weights)
+    for e in range(3):
+        np.testing.assert_array_equal(q[e].data, bq.quantize(x[e], "Q4_K", imatrix=weights[e]).data)
+
+
+def test_quantization_error_in_float64() -> None:
+    x = gaussian(5, 512)
+    q = bq.quantize(x, "Q4_K")
+    a, b = x.astype(np.float64), np.asarray(q).astype(np.float64)
+    e = bq.quantization_error(x, q)
+    assert e["rmse"] == pytest.approx(np.sqrt(np.mean((a - b) ** 2)))
+    assert e["relative_rmse"] == pytest.approx(np.sqrt(np.sum((a - b) ** 2) / np.sum(a**2)))
+    assert e["max_abs"] == np.abs(a - b).max()
+    assert e["cosine"] == pytest.approx(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+    assert e["snr_db"] == pytest.approx(10 * np.log10(np.sum(a**2) / np.sum((a - b) ** 2)))
+    errors = [
+        bq.quantization_error(x, bq.quantize(x, n))["rmse"] for n in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
+    ]
+    assert errors == sorted(errors, reverse=True)
+    zeros = bq.quantization_error(np.zeros((1, 256)), bq.quantize(np.zeros((1, 256)), "Q4_K"))
+    assert zeros["rmse"] == 0
+    assert zeros["snr_db"] == float("inf")
+    exact = x.astype(ml_dtypes.bfloat16)
+    assert bq.quantization_error(exact, bq.quantize(exact, "BF16"))["max_abs"] == 0
+
+
+def test_cpu_info_and_isas() -> None:
+    info = bq.cpu_info()
+    assert info["isa"] in info["available_isas"]
+    assert info["available_isas"][0] == "baseline"
+    assert info["threads"] == bq.get_num_threads() >= 1
+    before = bq.get_num_threads()
+    bq.set_num_threads(3)
+    assert bq.get_num_threads() == 3
+    bq.set_num_threads(before)
+
+
+def _python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, check=False
+    )
+
+
+def test_environment_chooses_isa_and_threads() -> None:
+    done = _python(
+        "import blockquant as bq; print(bq.cpu_info()['isa'], bq.get_num_threads())",
+        BLOCKQUANT_ISA="baseline",
+        BLOCKQUANT_NUM_THREADS="7",
+    )
+    assert done.stdout.split() == ["baseline", "7"]
+    done = _python("import blockquant as bq; bq.quantize([[0.0] * 32], 'Q8_0')", BLOCKQUANT_ISA="mmx")
+    assert done.returncode == 1
+    assert "ValueError" in done.stderr
+    assert "mmx" in done.stderr
+    assert "baseline" in done.stderr
+
+
+def test_import_is_quick_and_needs_numpy_alone() -> None:
+    code = (
+        "import time, sys; t = time.perf_counter(); import blockquant; t = time.perf_counter() - t;"
+        "extra = {'torch', 'gguf', 'ml_dtypes', 'safetensors', 'tokenizers', 'typer', 'rich'} & set(sys.modules);"
+        "assert not extra, extra; print(t)"
+    )
+    times = [float(_python(code).stdout) for _ in range(3)]
+    # The goal is 150 ms; the bound is loose because test machines are shared.
+    assert min(times) < 1.0
+
+
+def test_kernels_release_the_gil() -> None:
+    import threading
+
+    x = gaussian(512, 4096)
+    ticks = 0
+    stop = threading.Event()
+
+    def count() -> None:
+        nonlocal ticks
+        while not stop.is_set():
+            ticks += 1
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        for call in (
+            lambda: bq.quantize(x, "Q2_K", threads=1),
+            lambda: [bq.dequantize(bq.quantize(x, "Q8_0", threads=1).data, "Q8_0", threads=1) for _ in range(8)],
+        ):
+            before = ticks
+            began = time.perf_counter()
+            call()
+            if time.perf_counter() - began > 0.05:
+                assert ticks - before >= 3
+    finally:
+        stop.set()
+        thread.join()
