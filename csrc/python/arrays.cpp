@@ -50,28 +50,36 @@ const char* RowSource::row(int64_t index) const {
     return p;
 }
 
+bool RowSource::is_plain_f32() const {
+    uintptr_t misaligned = reinterpret_cast<uintptr_t>(data);
+    for (const int64_t stride : strides) misaligned |= static_cast<uintptr_t>(stride);
+    return type == ElementType::f32 && element_stride == sizeof(float) && misaligned % alignof(float) == 0;
+}
+
 const float* RowSource::load(int64_t index, const KernelTable& table, float* scratch) const {
     const char* p = row(index);
     switch (type) {
         case ElementType::f32:
-            if (element_stride == sizeof(float) && reinterpret_cast<uintptr_t>(p) % alignof(float) == 0)
-                return reinterpret_cast<const float*>(p);
+            if (is_plain_f32()) return reinterpret_cast<const float*>(p);
             gather(p, element_stride, k, scratch, read<float>);
             break;
         case ElementType::f16:
             if (element_stride == 2)
                 table[FormatId::F16].decode_f32(reinterpret_cast<const uint8_t*>(p), scratch, k);
             else
-                gather(p, element_stride, k, scratch, [](const char* e) { return f16_to_f32(read<uint16_t>(e)); });
+                gather(p, element_stride, k, scratch,
+                       [](const char* e) { return f16_to_f32(read<uint16_t>(e)); });
             break;
         case ElementType::bf16:
             if (element_stride == 2)
                 table[FormatId::BF16].decode_f32(reinterpret_cast<const uint8_t*>(p), scratch, k);
             else
-                gather(p, element_stride, k, scratch, [](const char* e) { return bf16_to_f32(read<uint16_t>(e)); });
+                gather(p, element_stride, k, scratch,
+                       [](const char* e) { return bf16_to_f32(read<uint16_t>(e)); });
             break;
         case ElementType::f64:
-            gather(p, element_stride, k, scratch, [](const char* e) { return static_cast<float>(read<double>(e)); });
+            gather(p, element_stride, k, scratch,
+                   [](const char* e) { return static_cast<float>(read<double>(e)); });
             break;
     }
     return scratch;
@@ -82,7 +90,8 @@ int64_t first_nonfinite(const float* x, int64_t n) {
     for (int64_t begin = 0; begin < n; begin += kChunk) {
         const int64_t end = begin + kChunk < n ? begin + kChunk : n;
         uint32_t bad = 0;
-        for (int64_t i = begin; i < end; ++i) bad |= (std::bit_cast<uint32_t>(x[i]) & 0x7f800000u) == 0x7f800000u;
+        for (int64_t i = begin; i < end; ++i)
+            bad |= (std::bit_cast<uint32_t>(x[i]) & 0x7f800000u) == 0x7f800000u;
         if (!bad) continue;
         for (int64_t i = begin; i < end; ++i)
             if ((std::bit_cast<uint32_t>(x[i]) & 0x7f800000u) == 0x7f800000u) return i;

@@ -24,9 +24,11 @@ struct RowSource {
 
     static RowSource of(const pybind11::array& x, ElementType type);
     const char* row(int64_t index) const;
-    // Row `index` as floats: the array itself where it already is contiguous float32, else converted into scratch.
+    // Row `index` as floats: the array itself where it already is contiguous float32, else converted into
+    // scratch.
     const float* load(int64_t index, const KernelTable& table, float* scratch) const;
-    bool is_contiguous_f32() const { return type == ElementType::f32 && element_stride == sizeof(float); }
+    // Whether load() never needs scratch: every row is aligned, contiguous float32.
+    bool is_plain_f32() const;
 };
 
 // Index of the first element that is NaN or infinite, or -1.

@@ -47,7 +47,8 @@ py::tuple from_dlpack(const py::object& source) {
     const bool bfloat = t.code == kBfloat && t.bits == 16;
     if (t.lanes != 1 || !(bfloat || (t.code == kFloat && (t.bits == 16 || t.bits == 32 || t.bits == 64))))
         throw py::type_error("the tensor has DLPack dtype code " + std::to_string(t.code) + " with " +
-                             std::to_string(t.bits) + " bits; expected float16, float32, float64 or bfloat16");
+                             std::to_string(t.bits) +
+                             " bits; expected float16, float32, float64 or bfloat16");
     const char* name = bfloat ? "u2" : t.bits == 16 ? "f2" : t.bits == 32 ? "f4" : "f8";
     std::vector<py::ssize_t> shape(t.shape, t.shape + t.ndim), strides(t.ndim);
     py::ssize_t step = t.bits / 8;

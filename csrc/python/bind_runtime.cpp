@@ -35,8 +35,9 @@ void bind_runtime(py::module_& m) {
             return names;
         },
         "Instruction sets that this build and this CPU can run, best last.");
-    m.def("set_isa", [](const std::string& name) { return set_kernels(name.c_str()); }, py::arg("name"),
-          "Use this instruction set from now on; False when it cannot run here.");
+    m.def(
+        "set_isa", [](const std::string& name) { return set_kernels(name.c_str()); }, py::arg("name"),
+        "Use this instruction set from now on; False when it cannot run here.");
     m.def(
         "cpu_features",
         [] {

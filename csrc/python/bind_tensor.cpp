@@ -1,5 +1,5 @@
-// Encode, decode and matmul over the rows of arrays. The Python layer has resolved formats, dtypes and shapes; what a
-// kernel relies on is checked here again, cheaply. The GIL is released around every kernel.
+// Encode, decode and matmul over the rows of arrays. The Python layer has resolved formats, dtypes and
+// shapes; what a kernel relies on is checked here again, cheaply. The GIL is released around every kernel.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -18,15 +18,21 @@ namespace {
 // Rows are handed out in pieces of about this many elements, so that small inputs stay on one thread.
 constexpr int64_t kElementsPerPiece = 8192;
 
-int64_t row_grain(int64_t k) { return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(k, 1)); }
+int64_t row_grain(int64_t k) {
+    return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(k, 1));
+}
 
 void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
 }
 
-uint8_t* mutable_bytes(py::array& a) { return static_cast<uint8_t*>(a.mutable_data()); }
+uint8_t* mutable_bytes(py::array& a) {
+    return static_cast<uint8_t*>(a.mutable_data());
+}
 
-bool is_c_contiguous(const py::array& a) { return (a.flags() & py::array::c_style) != 0; }
+bool is_c_contiguous(const py::array& a) {
+    return (a.flags() & py::array::c_style) != 0;
+}
 
 void note_first(std::atomic<int64_t>& first, int64_t index) {
     int64_t seen = first.load(std::memory_order_relaxed);
@@ -57,14 +63,14 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
     }
     const int64_t rows_per_expert = std::max<int64_t>(1, source.rows / experts);
     uint8_t* bytes = mutable_bytes(out);
+    const bool plain = source.is_plain_f32();
     std::atomic<int64_t> first_bad{-1};
     std::atomic<bool> out_of_memory{false};
     {
         py::gil_scoped_release release;
         parallel_for(source.rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
-            const std::unique_ptr<float[]> scratch(source.is_contiguous_f32() ? nullptr
-                                                                              : new (std::nothrow) float[k + 1]);
-            if (!scratch && !source.is_contiguous_f32()) {
+            const std::unique_ptr<float[]> scratch(plain ? nullptr : new (std::nothrow) float[k + 1]);
+            if (!scratch && !plain) {
                 out_of_memory = true;
                 return;
             }
@@ -75,7 +81,8 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
                     note_first(first_bad, r * k + bad);
                     return;
                 }
-                encode_row(row, bytes + r * row_bytes, k, weights ? weights + r / rows_per_expert * k : nullptr);
+                encode_row(row, bytes + r * row_bytes, k,
+                           weights ? weights + r / rows_per_expert * k : nullptr);
             }
         });
     }
@@ -87,7 +94,8 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
 void decode(const py::array& data, int format_id, py::array out, int element_type, int threads) {
     const FormatInfo& format = checked_format(format_id);
     const FormatKernels& kernel = checked_kernels()[format.id];
-    require(data.ndim() >= 1 && is_c_contiguous(data) && is_c_contiguous(out), "expected C-contiguous arrays");
+    require(data.ndim() >= 1 && is_c_contiguous(data) && is_c_contiguous(out),
+            "expected C-contiguous arrays");
     require(out.ndim() >= 1 && out.itemsize() == (element_type == 0 ? 4 : 2), "output has the wrong dtype");
     const int64_t k = out.shape(out.ndim() - 1), rows = k == 0 ? 0 : out.size() / k;
     require(k % format.block_size == 0, "row length is not a multiple of the block size");
@@ -102,7 +110,8 @@ void decode(const py::array& data, int format_id, py::array out, int element_typ
             if (element_type == 0)
                 kernel.decode_f32(row, static_cast<float*>(target) + r * k, k);
             else
-                (element_type == 1 ? kernel.decode_f16 : kernel.decode_bf16)(row, static_cast<uint16_t*>(target) + r * k, k);
+                (element_type == 1 ? kernel.decode_f16 : kernel.decode_bf16)(
+                    row, static_cast<uint16_t*>(target) + r * k, k);
         }
     });
 }
@@ -163,8 +172,9 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
     const ActivationLayout layout = ActivationLayout::of(m, k);
     const ActivationBuffer buffer(layout.bytes);
     const Activations activations = layout.view(buffer.base(), m, k);
-    parallel_for(m, row_grain(k), threads,
-                 [&](int64_t begin, int64_t end) { table.quantize_activations(floats, begin, end, activations); });
+    parallel_for(m, row_grain(k), threads, [&](int64_t begin, int64_t end) {
+        table.quantize_activations(floats, begin, end, activations);
+    });
     parallel_for(n, grain, threads, [&](int64_t begin, int64_t end) {
         kernel.matmul_i8(weights, row_bytes, begin, end, activations, out, n);
     });
