@@ -18,7 +18,7 @@ from blockquant.errors import BlockquantError, FormatNotImplementedError
 
 if TYPE_CHECKING:
     from blockquant import gguf, imatrix, recipes
-    from blockquant.convert import convert
+    from blockquant.converter import convert
     from blockquant.model import Model
     from blockquant.quantizer import quantize_file
 
@@ -49,7 +49,7 @@ __all__ = [
 _LAZY_MODULES = {"gguf", "imatrix", "recipes"}
 _LAZY_NAMES = {
     "Model": "blockquant.model",
-    "convert": "blockquant.convert",
+    "convert": "blockquant.converter",
     "quantize_file": "blockquant.quantizer",
 }
 
