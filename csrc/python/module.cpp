@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     bq::bind_runtime(m);
     bq::bind_dlpack(m);
     bq::bind_tensor(m);
+    bq::bind_transformer(m);
 }

@@ -6,6 +6,7 @@
 #include "matmul/dot_f32.hpp"
 #include "matmul/quantize_activations.hpp"
 #include "targets/kernels.hpp"
+#include "transformer/fill.hpp"
 
 namespace bq {
 namespace {
@@ -53,6 +54,7 @@ void fill_table(KernelTable& table, const char* isa) {
     fill_float_formats<S>(table);
     fill_block_formats<S, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
     table.quantize_activations = quantize_activations<S>;
+    table.transformer = transformer_kernels();
 }
 
 }  // namespace

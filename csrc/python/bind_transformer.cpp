@@ -1,0 +1,199 @@
+// The steps of the transformer loop besides matmul. Outputs are preallocated by the caller; shapes are
+// checked here, once per call, and the GIL is released while a kernel runs.
+#include <pybind11/numpy.h>
+
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+#include "python/bindings.hpp"
+#include "runtime/thread_pool.hpp"
+#include "targets/kernels.hpp"
+
+namespace py = pybind11;
+
+namespace bq {
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style>;
+
+constexpr int64_t kSerialElements = 1 << 14;  // less work than this is not worth waking threads for
+
+std::string shape_text(const py::array& a) {
+    std::string text = "(";
+    for (py::ssize_t i = 0; i < a.ndim(); ++i) {
+        if (i > 0) text += ", ";
+        text += std::to_string(a.shape(i));
+    }
+    text += ')';
+    return text;
+}
+
+void require(bool ok, const char* what, std::initializer_list<const py::array*> arrays) {
+    if (ok) return;
+    std::string message = what;
+    message += "; got shapes";
+    for (const py::array* a : arrays) {
+        message += ' ';
+        message += shape_text(*a);
+    }
+    throw std::invalid_argument(message);
+}
+
+bool same_shape(const py::array& a, const py::array& b) {
+    if (a.ndim() != b.ndim()) return false;
+    for (py::ssize_t i = 0; i < a.ndim(); ++i)
+        if (a.shape(i) != b.shape(i)) return false;
+    return true;
+}
+
+int useful_threads(int64_t elements, int threads) {
+    return elements < kSerialElements ? 1 : threads;
+}
+
+void rms_norm(const Floats& x, const Floats& weight, Floats& out, float eps, int threads) {
+    require(weight.ndim() == 1 && weight.size() > 0 && x.ndim() > 0 &&
+                x.shape(x.ndim() - 1) == weight.size() && same_shape(x, out),
+            "rms_norm needs x [..., n], weight [n] and out like x", {&x, &weight, &out});
+    const int64_t n = weight.size(), rows = x.size() / n;
+    const float *from = x.data(), *w = weight.data();
+    float* to = out.mutable_data();
+    const auto kernel = kernels().transformer.rms_norm;
+    py::gil_scoped_release release;
+    parallel_for(rows, 1, useful_threads(x.size(), threads),
+                 [=](int64_t begin, int64_t end) { kernel(from, w, to, begin, end, n, eps); });
+}
+
+void rope(Floats& x, const Floats& cos, const Floats& sin, bool interleaved, int threads) {
+    require(x.ndim() == 3 && cos.ndim() == 2 && same_shape(cos, sin) && cos.shape(0) == x.shape(0) &&
+                2 * cos.shape(1) <= x.shape(2),
+            "rope needs x [rows, heads, dim] and cos, sin [rows, pairs] with 2 * pairs <= dim",
+            {&x, &cos, &sin});
+    RopeRows rows{};
+    rows.x = x.mutable_data();
+    rows.heads = x.shape(1);
+    rows.dim = x.shape(2);
+    rows.cos = cos.data();
+    rows.sin = sin.data();
+    rows.pairs = cos.shape(1);
+    rows.interleaved = interleaved;
+    const int64_t count = x.shape(0), size = x.size();
+    const auto kernel = kernels().transformer.rope;
+    py::gil_scoped_release release;
+    parallel_for(count, 1, useful_threads(size, threads),
+                 [&](int64_t begin, int64_t end) { kernel(rows, begin, end); });
+}
+
+bool is_half(const py::array& cache) {
+    if (cache.dtype().is(py::dtype("float16")) || cache.dtype().equal(py::dtype("float16"))) return true;
+    if (cache.dtype().equal(py::dtype::of<float>())) return false;
+    throw py::type_error("the KV cache is float16 or float32, not " +
+                         std::string(py::str(static_cast<py::object>(cache.dtype()))));
+}
+
+CacheShape cache_shape(const py::array& keys, const py::array& values, int64_t positions) {
+    require(
+        keys.ndim() == 4 && values.ndim() == 4 && keys.shape(0) == values.shape(0) &&
+            keys.shape(1) == values.shape(1) && keys.shape(3) == kCacheBlock &&
+            values.shape(2) == kCacheBlock && keys.shape(2) == values.shape(3) &&
+            keys.shape(2) <= kMaxHeadDim && keys.itemsize() == values.itemsize() &&
+            (keys.flags() & values.flags() & py::array::c_style),
+        "the KV cache is keys [blocks, kv_heads, dim, 32] and values [blocks, kv_heads, 32, dim], dim <= 256",
+        {&keys, &values});
+    if (positions > keys.shape(0) * kCacheBlock)
+        throw std::invalid_argument("the KV cache holds " + std::to_string(keys.shape(0) * kCacheBlock) +
+                                    " positions, " + std::to_string(positions) + " are needed");
+    return {keys.shape(1), keys.shape(2)};
+}
+
+void store_kv(const Floats& k, const Floats& v, py::array& keys, py::array& values, int64_t position) {
+    const int64_t rows = k.ndim() > 0 ? k.shape(0) : 0;
+    if (position < 0) throw std::invalid_argument("position is negative");
+    const CacheShape cache = cache_shape(keys, values, position + rows);
+    require(k.ndim() == 3 && same_shape(k, v) && k.shape(1) == cache.kv_heads && k.shape(2) == cache.dim,
+            "store_kv needs k, v [rows, kv_heads, dim] that fit the cache", {&k, &v, &keys});
+    const bool half = is_half(keys);
+    const float *k_rows = k.data(), *v_rows = v.data();
+    void *to_keys = keys.mutable_data(), *to_values = values.mutable_data();
+    const TransformerKernels& table = kernels().transformer;
+    py::gil_scoped_release release;
+    (half ? table.store_f16 : table.store_f32)(k_rows, v_rows, to_keys, to_values, rows, position, cache);
+}
+
+void attention(const Floats& q, const py::array& keys, const py::array& values, Floats& out, int64_t position,
+               float scale, int64_t window, int threads) {
+    const int64_t rows = q.ndim() > 0 ? q.shape(0) : 0;
+    if (position < 0 || window < 0) throw std::invalid_argument("position and window must not be negative");
+    const CacheShape cache = cache_shape(keys, values, position + rows);
+    require(q.ndim() == 3 && same_shape(q, out) && q.shape(2) == cache.dim && q.shape(1) > 0 &&
+                cache.kv_heads > 0 && q.shape(1) % cache.kv_heads == 0,
+            "attention needs q and out [rows, heads, dim] with heads a multiple of the cache's kv_heads",
+            {&q, &out, &keys});
+    AttentionRows a{};
+    a.q = q.data();
+    a.keys = keys.data();
+    a.values = values.data();
+    a.out = out.mutable_data();
+    a.rows = rows;
+    a.heads = q.shape(1);
+    a.cache = cache;
+    a.position = position;
+    a.window = window;
+    a.scale = scale;
+    const auto kernel =
+        is_half(keys) ? kernels().transformer.attention_f16 : kernels().transformer.attention_f32;
+    const int64_t units = rows * a.heads;
+    // One token: a thread takes whole groups, which share keys. A prompt: blocks of 16 units.
+    const int64_t grain = rows == 1 ? a.heads / cache.kv_heads : 16;
+    py::gil_scoped_release release;
+    parallel_for(units, grain, useful_threads(units * (position + rows) * cache.dim, threads),
+                 [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
+}
+
+void swiglu(const Floats& gate, const Floats& up, Floats& out, int threads) {
+    require(same_shape(gate, up) && same_shape(gate, out), "swiglu needs gate, up and out of one shape",
+            {&gate, &up, &out});
+    const float *g = gate.data(), *u = up.data();
+    float* to = out.mutable_data();
+    const int64_t size = gate.size();
+    const auto kernel = kernels().transformer.swiglu;
+    py::gil_scoped_release release;
+    parallel_for(size, 1024, useful_threads(size, threads),
+                 [=](int64_t begin, int64_t end) { kernel(g, u, to, begin, end); });
+}
+
+void add(Floats& x, const Floats& y, int threads) {
+    require(same_shape(x, y), "add needs two arrays of one shape", {&x, &y});
+    float* to = x.mutable_data();
+    const float* from = y.data();
+    const int64_t size = x.size();
+    const auto kernel = kernels().transformer.add;
+    py::gil_scoped_release release;
+    parallel_for(size, 4096, useful_threads(size, threads),
+                 [=](int64_t begin, int64_t end) { kernel(to, from, begin, end); });
+}
+
+}  // namespace
+
+void bind_transformer(py::module_& m) {
+    const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
+    const auto threads = py::arg("threads") = 0;
+    m.attr("cache_block") = kCacheBlock;
+    m.attr("max_head_dim") = kMaxHeadDim;
+    m.def("rms_norm", rms_norm, exact("x"), exact("weight"), exact("out"), py::arg("eps"), threads,
+          "out = x / sqrt(mean(x^2) + eps) * weight over the last axis; out may be x.");
+    m.def("rope", rope, exact("x"), exact("cos"), exact("sin"), py::arg("interleaved"), threads,
+          "Rotates x [rows, heads, dim] in place by cos, sin [rows, pairs].");
+    m.def("store_kv", store_kv, exact("k"), exact("v"), py::arg("keys"), py::arg("values"),
+          py::arg("position"),
+          "Writes k, v [rows, kv_heads, dim] into the blocked cache from `position` on.");
+    m.def("attention", attention, exact("q"), py::arg("keys"), py::arg("values"), exact("out"),
+          py::arg("position"), py::arg("scale"), py::arg("window") = 0, threads,
+          "Causal grouped-query attention of q [rows, heads, dim] at `position` over the cache; window 0 "
+          "sees all.");
+    m.def("swiglu", swiglu, exact("gate"), exact("up"), exact("out"), threads,
+          "out = gate * sigmoid(gate) * up; out may be gate or up.");
+    m.def("add", add, exact("x"), exact("y"), threads, "x += y.");
+}
+
+}  // namespace bq

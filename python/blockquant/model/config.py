@@ -1,0 +1,60 @@
+"""The hyper-parameters of a model, read from the metadata of its GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blockquant.errors import BlockquantError
+from blockquant.model.keys import Keys
+from blockquant.model.rope import Rope
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes in elements; what every family here has in common."""
+
+    architecture: str
+    n_layers: int
+    n_embd: int
+    n_ff: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    context_length: int  # positions that the model was trained for
+    norm_eps: float
+    rope: Rope
+
+    @property
+    def attention_scale(self) -> float:
+        return self.head_dim**-0.5
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], architecture: str) -> Config:
+        """Raises ValueError for a missing key, or for what the loop cannot compute."""
+        keys = Keys(metadata, architecture)
+        n_embd = keys.positive("embedding_length")
+        n_heads = keys.positive("attention.head_count")
+        n_kv_heads = keys.positive("attention.head_count_kv", n_heads)
+        head_dim = keys.positive("attention.key_length", n_embd // n_heads)
+        value_length = keys.positive("attention.value_length", head_dim)
+        if n_heads % n_kv_heads:
+            raise BlockquantError(f"{n_heads} heads cannot share {n_kv_heads} key/value heads")
+        if value_length != head_dim:
+            raise BlockquantError(f"values of {value_length} and keys of {head_dim} elements: not supported")
+        if keys.get("expert_count", int, 0) > 0:
+            raise BlockquantError(f"mixture-of-experts {architecture} models are not supported")
+        context_length = keys.positive("context_length")
+        return cls(
+            architecture=architecture,
+            n_layers=keys.positive("block_count"),
+            n_embd=n_embd,
+            n_ff=keys.positive("feed_forward_length"),
+            n_heads=n_heads,
+            n_kv_heads=n_kv_heads,
+            head_dim=head_dim,
+            context_length=context_length,
+            norm_eps=keys.get("attention.layer_norm_rms_epsilon", float),
+            rope=Rope.from_keys(keys, head_dim, context_length),
+        )

@@ -1,0 +1,96 @@
+"""Generation: an iterator of text that knows how fast it went and why it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from blockquant.errors import BlockquantError
+from blockquant.model.sampling import Sampler, Sampling
+from blockquant.model.session import Session
+from blockquant.model.tokenizer import TextStream, Tokenizer
+
+
+class Generation(Iterator[str]):
+    """Yields text as tokens come: whole characters only, never empty, and nothing of a stop string.
+
+    Attributes, up to date at every step: `tokens` (ids generated so far), `prompt_tokens`, `prompt_seconds`,
+    `generation_seconds`, `stop_reason` (None while running, then "end" for an end-of-text token, "stop" for a stop
+    string, "length" for max_tokens).
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+    ) -> None:
+        self.tokens: list[int] = []
+        self.prompt_tokens = len(prompt)
+        self.prompt_seconds = 0.0
+        self.generation_seconds = 0.0
+        self.stop_reason: str | None = None
+        self._session, self._tokenizer, self._prompt = session, tokenizer, prompt
+        self._max_tokens, self._sampler, self._stop = max_tokens, Sampler(sampling), tuple(stop)
+        self._text = self._run()
+
+    def __next__(self) -> str:
+        return next(self._text)
+
+    def text(self) -> str:
+        """All the text that is left."""
+        return "".join(self)
+
+    def _ids(self) -> Iterator[int]:
+        start = time.perf_counter()
+        logits = self._session.eval(self._prompt)
+        self.prompt_seconds = time.perf_counter() - start
+        while True:
+            start = time.perf_counter()
+            token = self._sampler(logits)
+            if token in self._tokenizer.end_ids:
+                self.stop_reason = "end"
+                return
+            self.tokens.append(token)
+            done = len(self.tokens) >= self._max_tokens
+            self.generation_seconds += time.perf_counter() - start
+            yield token
+            if done:
+                self.stop_reason = "length"
+                return
+            if self._session.position >= self._session.n_ctx:
+                raise BlockquantError(
+                    f"the context of {self._session.n_ctx} tokens is full after {len(self.tokens)} generated tokens; "
+                    f"open the model with a larger n_ctx or ask for fewer"
+                )
+            start = time.perf_counter()
+            logits = self._session.eval([token])
+            self.generation_seconds += time.perf_counter() - start
+
+    def _run(self) -> Iterator[str]:
+        stream, held = TextStream(self._tokenizer), ""
+        for token in self._ids():
+            held += stream.push(token)
+            cut = min((at for at in (held.find(s) for s in self._stop) if at >= 0), default=-1)
+            if cut >= 0:
+                self.stop_reason = "stop"
+                held = held[:cut]
+                break
+            ready = len(held) - _partial_stop(held, self._stop)
+            if ready:
+                yield held[:ready]
+                held = held[ready:]
+        if held:
+            yield held
+
+
+def _partial_stop(text: str, stop: Sequence[str]) -> int:
+    """Length of the longest end of `text` that a stop string could begin with."""
+    longest = max(map(len, stop), default=1)
+    for length in range(min(len(text), longest - 1), 0, -1):
+        if any(s.startswith(text[-length:]) for s in stop):
+            return length
+    return 0

@@ -1,0 +1,184 @@
+"""`Model`: a GGUF file made ready to run."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, SupportsIndex
+
+from blockquant import gguf
+from blockquant._runtime import thread_count
+from blockquant.errors import BlockquantError
+from blockquant.model.chat import render_chat
+from blockquant.model.config import Config
+from blockquant.model.families import find_family
+from blockquant.model.generation import Generation
+from blockquant.model.perplexity import Progress, perplexity
+from blockquant.model.sampling import Sampling
+from blockquant.model.session import Session, all_logits, check_tokens
+from blockquant.model.tokenizer import Tokenizer
+from blockquant.model.weights import FloatArray, Weights
+
+
+class Model:
+    """A decoder-only transformer from a GGUF file, computed by this package's kernels. Use `Model.open`.
+
+    Weights stay in the mapped file and are multiplied in the format they are stored in; activations are quantized to
+    int8 for quantized weights and stay float32 for float weights. Sessions of one model may run in different threads.
+    """
+
+    def __init__(self, file: Any, n_ctx: int | None, threads: int | None) -> None:
+        count = thread_count(threads)
+        architecture = str(file.architecture)
+        family = find_family(architecture)
+        self.config = Config.from_metadata(file.metadata, architecture)
+        if n_ctx is not None and n_ctx < 1:
+            raise BlockquantError(f"n_ctx must be at least 1, got {n_ctx}")
+        self.n_ctx: int = self.config.context_length if n_ctx is None else n_ctx
+        self._decoder = family(self.config, Weights(file.tensors, "the file", count), count)
+        self._file: Any = file
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], threads: int | None = None, n_ctx: int | None = None) -> Model:
+        """Open a GGUF file of a supported architecture (llama, qwen2, qwen3).
+
+        Args:
+            path: the file (any shard of a split set).
+            threads: for the kernels, default `blockquant.get_num_threads()`.
+            n_ctx: the most tokens of a session, default what the model was trained for. The cache grows as needed.
+
+        Raises:
+            GGUFError: the file is malformed.
+            ValueError: unsupported architecture, or a missing, unknown or wrongly shaped tensor (named).
+            OSError: the file cannot be read.
+        """
+        file = gguf.open(path)
+        try:
+            return cls(file, n_ctx, threads)
+        except BaseException:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        """Release the file. The model and its sessions cannot be used afterwards."""
+        if self._file is not None:
+            del self._decoder
+            file, self._file = self._file, None
+            file.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def architecture(self) -> str:
+        """The file's `general.architecture`."""
+        return self.config.architecture
+
+    @property
+    def n_vocab(self) -> int:
+        """Rows of the embedding matrix, the length of a row of logits."""
+        return self._decoder.n_vocab
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The file's metadata."""
+        metadata: Mapping[str, Any] = self._file.metadata
+        return metadata
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The file's vocabulary, built on first use (needs the `tokenizers` package for byte-level BPE)."""
+        return Tokenizer(self._file.metadata)
+
+    def session(self, n_ctx: int | None = None) -> Session:
+        """A new, empty session, of the model's n_ctx tokens or the number given."""
+        return Session(self._decoder, self.n_ctx if n_ctx is None else n_ctx)
+
+    def logits(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
+        """The logits of every position of `tokens` in a fresh context, float32 [T, V]."""
+        ids = check_tokens(tokens, self.n_vocab, self.n_ctx)
+        return all_logits(self.session(), ids, self.n_vocab)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+    ) -> Generation:
+        """Continue a prompt: an iterator of text pieces, which also tells tokens, speed and why it stopped.
+
+        Args:
+            prompt: text (special tokens written in it are read as such, and BOS is added where the vocabulary wants
+                it) or token ids.
+            max_tokens: stop after this many.
+            temperature, top_k, top_p, min_p, seed: see `blockquant.model.Sampling`; temperature 0 is greedy.
+            stop: strings that end the text; they are not part of it.
+
+        Raises ValueError at once for an empty or too long prompt, an unknown token or a bad option, and while
+        running when the context is full.
+        """
+        ids = self.tokenizer.encode(prompt, parse_special=True) if isinstance(prompt, str) else prompt
+        return self._generate(ids, max_tokens, Sampling(temperature, top_k, top_p, min_p, seed), stop)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+    ) -> Generation:
+        """Answer a conversation, with the file's own chat template; otherwise as `generate`.
+
+        messages: dicts with "role" ("system", "user", "assistant") and "content" (needs the `jinja2` package).
+        """
+        tokenizer = self.tokenizer
+        text = render_chat(self._file.metadata.get("tokenizer.chat_template"), messages, tokenizer)
+        ids = tokenizer.encode(text, add_special=False, parse_special=True)
+        if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
+            ids.insert(0, tokenizer.bos_id)  # most templates write it themselves
+        return self._generate(ids, max_tokens, Sampling(temperature, top_k, top_p, min_p, seed), stop)
+
+    def _generate(
+        self, prompt: Sequence[int], max_tokens: int, sampling: Sampling, stop: str | Sequence[str]
+    ) -> Generation:
+        if max_tokens < 1:
+            raise BlockquantError(f"max_tokens must be at least 1, got {max_tokens}")
+        strings = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in strings:
+            raise BlockquantError("a stop string must not be empty")
+        ids = check_tokens(prompt, self.n_vocab, self.n_ctx)
+        return Generation(self.session(), self.tokenizer, ids, max_tokens, sampling, strings)
+
+    def perplexity(
+        self, text: str, n_ctx: int = 512, chunks: int | None = None, progress: Progress | None = None
+    ) -> dict[str, float | int]:
+        """Perplexity of a text, measured as llama-perplexity does: same tokens, windows and scored positions.
+
+        Args:
+            text: at least 2 * n_ctx tokens.
+            n_ctx: tokens of a window; the second half of each is scored.
+            chunks: use the first so many windows only.
+            progress: called as progress("perplexity", windows done, windows).
+
+        Returns ppl; nll, the mean negative log-likelihood in nats; tokens, how many were scored; stderr, the standard
+        error of ppl; windows; n_ctx.
+        """
+        return perplexity(self, text, n_ctx, chunks, progress)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return f"Model({c.architecture}, {c.n_layers} layers, {c.n_embd} wide, {self.n_vocab} tokens)"

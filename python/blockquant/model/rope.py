@@ -1,0 +1,81 @@
+"""Rotary position embeddings: how fast each pair of a head turns, with the context extensions files ask for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from blockquant.errors import BlockquantError
+from blockquant.model.keys import Keys
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rope:
+    """dims: leading elements of a head that are rotated. Scaling is "none", "linear" or "yarn" by `factor`."""
+
+    dims: int
+    base: float
+    scaling: str = "none"
+    factor: float = 1.0
+    original_context: int = 0  # yarn: positions before the extension
+    beta_fast: float = 32.0  # yarn: turns over the original context above which a pair is left alone
+    beta_slow: float = 1.0  # and below which it is slowed by the whole factor
+    attention_factor: float = 1.0
+
+    @classmethod
+    def from_keys(cls, keys: Keys, head_dim: int, context_length: int) -> Rope:
+        """Raises ValueError for a scaling that is not known here."""
+        dims = keys.positive("rope.dimension_count", head_dim)
+        if dims % 2 or dims > head_dim:
+            raise BlockquantError(f"{keys.name('rope.dimension_count')} is {dims}; heads have {head_dim} elements")
+        base = keys.get("rope.freq_base", float, 10000.0)
+        factor = keys.get("rope.scaling.factor", float, keys.get("rope.scale_linear", float, 1.0))
+        scaling = keys.get("rope.scaling.type", str, "linear")
+        if scaling not in ("none", "linear", "yarn"):
+            raise BlockquantError(
+                f"{keys.name('rope.scaling.type')} is {scaling!r}; supported: 'none', 'linear', 'yarn', and frequency "
+                f"factors in a rope_freqs.weight tensor (llama3 scaling)"
+            )
+        if not (base > 1 and factor > 0):
+            raise BlockquantError(f"rope base {base} and scaling factor {factor} make no sense")
+        for key, usual in (("yarn_log_multiplier", 0.0), ("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0)):
+            if scaling == "yarn" and keys.get(f"rope.scaling.{key}", float, usual) != usual:
+                raise BlockquantError(f"{keys.name(f'rope.scaling.{key}')} other than {usual} is not supported")
+        return cls(
+            dims=dims,
+            base=base,
+            scaling=scaling,
+            factor=factor,
+            original_context=keys.positive("rope.scaling.original_context_length", context_length),
+            beta_fast=keys.get("rope.scaling.yarn_beta_fast", float, 32.0),
+            beta_slow=keys.get("rope.scaling.yarn_beta_slow", float, 1.0),
+            attention_factor=keys.get("rope.scaling.attn_factor", float, 1.0),
+        )
+
+    def frequencies(self) -> Float64Array:
+        """Radians per position of each pair, float64 [dims / 2]."""
+        pairs = self.dims // 2
+        plain = self.base ** (-np.arange(pairs, dtype=np.float64) / pairs)
+        if self.scaling == "none":
+            return plain
+        slowed = plain / self.factor
+        if self.scaling == "linear":
+            return slowed
+        # Fast pairs keep their frequency, slow ones are slowed; between the two bounds it is a linear mix.
+        low = max(0.0, math.floor(self._pair_with_turns(self.beta_fast)))
+        high = min(self.dims - 1.0, math.ceil(self._pair_with_turns(self.beta_slow)))
+        ramp = np.clip((np.arange(pairs) - low) / max(0.001, high - low), 0.0, 1.0)
+        return plain * (1.0 - ramp) + slowed * ramp
+
+    def magnitude(self) -> float:
+        """What rotated vectors are multiplied by."""
+        return self.attention_factor * (1.0 + 0.1 * math.log(self.factor) if self.scaling == "yarn" else 1.0)
+
+    def _pair_with_turns(self, turns: float) -> float:
+        """The (fractional) pair that makes so many turns over the original context."""
+        return self.dims * math.log(self.original_context / (turns * 2 * math.pi)) / (2 * math.log(self.base))

@@ -1,0 +1,92 @@
+"""A session: a KV cache that grows with the tokens it is given."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import SupportsIndex
+
+import numpy as np
+
+from blockquant.errors import BlockquantError
+from blockquant.model.cache import KVCache
+from blockquant.model.decoder import PROMPT_CHUNK, Decoder
+from blockquant.model.weights import FloatArray
+
+
+def check_tokens(tokens: Sequence[SupportsIndex], n_vocab: int, n_ctx: int) -> list[int]:
+    """The tokens as a list of int; ValueError for none, too many, or an id outside the vocabulary."""
+    ids = [operator.index(token) for token in tokens]
+    if not ids:
+        raise BlockquantError("there are no tokens; give at least one (an empty prompt needs a BOS token)")
+    if len(ids) > n_ctx:
+        raise BlockquantError(
+            f"{len(ids)} tokens do not fit the context of {n_ctx}; open the model with a larger n_ctx"
+        )
+    if not 0 <= min(ids) <= max(ids) < n_vocab:
+        at = next(i for i, token in enumerate(ids) if not 0 <= token < n_vocab)
+        raise BlockquantError(f"token {at} is {ids[at]}, outside the vocabulary of {n_vocab} tokens")
+    return ids
+
+
+class Session:
+    """One sequence under way. Sessions of a model are independent of each other; `reset` starts anew."""
+
+    def __init__(self, decoder: Decoder, n_ctx: int) -> None:
+        self._decoder = decoder
+        self._cache = KVCache(decoder.config, n_ctx, decoder.cache_dtype)
+
+    @property
+    def position(self) -> int:
+        """Tokens evaluated so far."""
+        return self._cache.position
+
+    @property
+    def n_ctx(self) -> int:
+        """The most tokens that the session can hold."""
+        return self._cache.n_ctx
+
+    def reset(self) -> None:
+        """Forget everything; keeps the memory."""
+        self._cache.position = 0
+
+    def eval(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
+        """Append tokens; the logits of the last one, float32 [V].
+
+        Raises ValueError for no tokens, an unknown id, or a full context; the session is then unchanged.
+        """
+        ids = check_tokens(tokens, self._decoder.n_vocab, self.n_ctx)
+        self._cache.reserve(len(ids))
+        for chunk, is_last in _chunks(ids):
+            logits = self._decoder.forward(chunk, self._cache, logits=int(is_last))
+        return logits[0]
+
+    def eval_rows(self, tokens: Sequence[SupportsIndex], first: int = 0) -> Iterator[FloatArray]:
+        """Append tokens; yields the logits of tokens `first` and later in pieces, float32 [rows, V]."""
+        ids = check_tokens(tokens, self._decoder.n_vocab, self.n_ctx)
+        self._cache.reserve(len(ids))
+        done = 0
+        for chunk, _ in _chunks(ids):
+            done += len(chunk)
+            wanted = min(len(chunk), max(0, done - first))
+            logits = self._decoder.forward(chunk, self._cache, wanted)
+            if wanted:
+                yield logits
+
+    def __repr__(self) -> str:
+        return f"Session({self.position} of {self.n_ctx} tokens)"
+
+
+def _chunks(ids: list[int]) -> Iterator[tuple[list[int], bool]]:
+    for start in range(0, len(ids), PROMPT_CHUNK):
+        yield ids[start : start + PROMPT_CHUNK], start + PROMPT_CHUNK >= len(ids)
+
+
+def all_logits(session: Session, tokens: Sequence[SupportsIndex], n_vocab: int) -> FloatArray:
+    """The logits of every token, float32 [T, V]."""
+    out = np.empty((len(tokens), n_vocab), np.float32)
+    row = 0
+    for piece in session.eval_rows(tokens):
+        out[row : row + len(piece)] = piece
+        row += len(piece)
+    return out

@@ -1,0 +1,259 @@
+"""Text to token ids and back, from the metadata of a GGUF file alone."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+from blockquant.errors import BlockquantError, MissingExtraError
+from blockquant.model.pretokenizers import PRETOKENIZERS, PreTokenizer
+from blockquant.model.spm import SPACE, SpmMerger
+
+
+class TokenType(IntEnum):
+    """Values of `tokenizer.ggml.token_type`."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+# Files do not list every token that ends a turn, so these are recognised by their text.
+_END_TEXTS = frozenset(
+    "<|eot_id|> <|eom_id|> <|im_end|> <|end|> <|return|> <|call|> <|endoftext|> <|end_of_text|> <end_of_turn> </s> <eos>"
+    " <EOT> _<EOT> [EOT] [EOS] <turn|> <end_of_utterance> <｜end▁of▁sentence｜> <|fim_pad|> <|repo_name|>"
+    " <|file_sep|>".split()
+)
+_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_ASCII_SPACE = " \t\n\v\f\r"
+
+
+class Tokenizer:
+    """The vocabulary of a GGUF file: byte-level BPE (`gpt2`) or SentencePiece-style merging (`llama`).
+
+    Results are llama.cpp's: no Unicode normalization is applied, and special tokens are recognised in text only when
+    asked. `metadata` is the file's. Raises ValueError when it holds no vocabulary, or one of an unsupported kind.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        def get(key: str, default: Any = None) -> Any:
+            return metadata.get(f"tokenizer.ggml.{key}", default)
+
+        self.model: str = str(get("model", ""))
+        tokens = get("tokens")
+        if not self.model or tokens is None or len(tokens) == 0:
+            raise BlockquantError("the file has no vocabulary (tokenizer.ggml.model, tokenizer.ggml.tokens)")
+        if self.model not in ("gpt2", "llama"):
+            raise BlockquantError(f"tokenizer model {self.model!r} is not supported; supported: 'gpt2', 'llama'")
+        self.tokens: list[str] = [str(token) for token in tokens]
+        size = len(self.tokens)
+        types, scores = get("token_type"), get("scores")
+        for name, array in (("token_type", types), ("scores", scores)):
+            if array is not None and len(array) < size:
+                raise BlockquantError(f"tokenizer.ggml.{name} has {len(array)} entries for {size} tokens")
+        self._types: list[int] = [int(t) for t in types[:size]] if types is not None else [TokenType.NORMAL] * size
+        self._ids: dict[str, int] = {token: i for i, token in enumerate(self.tokens)}
+
+        is_bpe = self.model == "gpt2"
+        pre = self._pretokenizer(get("pre")) if is_bpe else None
+
+        def token_id(key: str, default: int | None) -> int | None:
+            value = get(key, default)
+            return int(value) if value is not None and 0 <= int(value) < size else None
+
+        self.bos_id = token_id("bos_token_id", 11 if is_bpe else 1)
+        self.eos_id = token_id("eos_token_id", 11 if is_bpe else 2)
+        unknown = token_id("unknown_token_id", None if is_bpe else 0)
+        self.add_bos = bool(get("add_bos_token", pre.add_bos if pre else True)) and self.bos_id is not None
+        self.add_eos = bool(get("add_eos_token", False)) and self.eos_id is not None
+        self._space_prefix = not is_bpe and bool(get("add_space_prefix", True))
+        self.end_ids = frozenset(
+            {i for i in (token_id(key, self.eos_id) for key in _END_KEYS) if i is not None}
+            | {self._ids[text] for text in _END_TEXTS if text in self._ids}
+        )
+
+        # Special tokens are cut out of the text before anything else, the longest first. Those that end a turn count
+        # as control tokens whatever the file calls them.
+        control = {i for i, t in enumerate(self._types) if t in (TokenType.CONTROL, TokenType.UNKNOWN)} | self.end_ids
+        special = control | {i for i, t in enumerate(self._types) if t == TokenType.USER_DEFINED}
+        special = {i for i in special if self.tokens[i]}
+        self._hidden = control
+        self._special = sorted(special, key=lambda i: (-len(self.tokens[i].encode()), i))
+        # Phi-3 swallows white space after its special tokens; the file does not say so except by its name.
+        name = str(metadata.get("general.name", "")).lower()
+        strips = any(word in name for word in ("phi-3", "phi3"))
+        kept = {"<unk>", "<s>", "<|endoftext|>"}
+        self._strips_right = {i for i in special if strips and self.tokens[i] not in kept}
+
+        self._pieces: list[bytes | None] = [None] * size
+        self._split: Callable[[str], list[int]]
+        if pre is not None:
+            self._split = self._build_bpe(get("merges"), pre)
+        else:
+            values = [float(s) for s in scores[:size]] if scores is not None else [0.0] * size
+            byte_ids = [self._ids.get(f"<0x{b:02X}>", -1) for b in range(256)]
+            merger = SpmMerger(self._ids, values, byte_ids, 0 if unknown is None else unknown)
+            self._split = lambda text: merger.encode(text.replace(" ", SPACE))
+
+    @staticmethod
+    def _pretokenizer(name: Any) -> PreTokenizer:
+        entry = PRETOKENIZERS.get("default" if name in (None, "") else str(name))
+        if entry is None:
+            raise BlockquantError(
+                f"pre-tokenizer {str(name)!r} (tokenizer.ggml.pre) is not supported; "
+                f"supported: {', '.join(sorted(PRETOKENIZERS))}"
+            )
+        return entry
+
+    def _build_bpe(self, merges: Any, pre: PreTokenizer) -> Callable[[str], list[int]]:
+        try:
+            from tokenizers import Regex, models, pre_tokenizers
+            from tokenizers import Tokenizer as HfTokenizer
+        except ImportError:
+            raise MissingExtraError("tokenizers", "run") from None
+        if merges is None:
+            raise BlockquantError("the file has a byte-level BPE vocabulary but no tokenizer.ggml.merges")
+        pairs = []
+        for merge in merges:
+            left, _, right = merge[1:].partition(" ")
+            left = merge[:1] + left
+            if left in self._ids and right in self._ids and left + right in self._ids:
+                pairs.append((left, right))
+        inner = HfTokenizer(models.BPE(self._ids, pairs, ignore_merges=pre.ignore_merges))
+        splits: list[Any] = [pre_tokenizers.Split(Regex(e), "isolated") for e in pre.expressions]
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        inner.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
+
+        def split(text: str) -> list[int]:
+            return list(inner.encode(text, add_special_tokens=False).ids)
+
+        return split
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.model}, {len(self)} tokens)"
+
+    def token_to_id(self, text: str) -> int | None:
+        """The id of the token whose vocabulary text is exactly `text`, or None."""
+        return self._ids.get(text)
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of `text`.
+
+        add_special: add the tokens that the file puts before and after a text (BOS, EOS).
+        parse_special: read control tokens written in the text (as chat templates do) as those tokens; otherwise
+            their characters are tokenized like any other text.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise BlockquantError(
+                f"the text holds a lone surrogate at character {e.start}: not valid Unicode"
+            ) from None
+        out: list[int] = []
+        if add_special and self.add_bos:
+            assert self.bos_id is not None
+            out.append(self.bos_id)
+        after_special = True
+        for part in self._partition(text, parse_special):
+            if isinstance(part, int):
+                out.append(part)
+                after_special = True
+            else:
+                prefix = " " if self._space_prefix and after_special else ""
+                out.extend(self._split(prefix + part))
+                after_special = False
+        if add_special and self.add_eos:
+            assert self.eos_id is not None
+            out.append(self.eos_id)
+        return out
+
+    def _partition(self, text: str, parse_special: bool) -> list[str | int]:
+        parts: list[str | int] = [text] if text else []
+        for token in self._special:
+            if token in self._hidden and not parse_special:
+                continue
+            word = self.tokens[token]
+            if word not in text:
+                continue
+            split: list[str | int] = []
+            for part in parts:
+                if isinstance(part, int):
+                    split.append(part)
+                    continue
+                pieces = part.split(word)
+                for i, piece in enumerate(pieces):
+                    if i > 0:
+                        split.append(token)
+                        if token in self._strips_right:
+                            piece = piece.lstrip(_ASCII_SPACE)
+                    if piece:
+                        split.append(piece)
+            parts = split
+        return parts
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; b"" for control tokens. They need not be whole characters."""
+        found = self._pieces[self._check(token)]
+        if found is None:
+            found = self._pieces[token] = b"" if token in self._hidden else self._spell(token)
+        return found
+
+    def _spell(self, token: int) -> bytes:
+        text, kind = self.tokens[token], self._types[token]
+        if kind == TokenType.BYTE:
+            return bytes([int(text[3:5], 16)])
+        if kind == TokenType.USER_DEFINED or token in self._hidden:
+            return text.encode()
+        if self.model == "llama":
+            return text.replace(SPACE, " ").encode()
+        return b"".join(_BYTE_OF_CHAR.get(c) or c.encode() for c in text)
+
+    def _check(self, token: int) -> int:
+        if not 0 <= token < len(self.tokens):
+            raise BlockquantError(f"token id {token} is outside the vocabulary of {len(self.tokens)} tokens")
+        return token
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of a sequence of token ids. Bytes that form no character become U+FFFD.
+
+        skip_special: leave out control tokens instead of writing their text.
+        """
+        sequence: Sequence[int] = [self._check(int(i)) for i in ids]
+        if skip_special:
+            raw = b"".join(self.piece(i) for i in sequence)
+        else:
+            raw = b"".join(self._spell(i) for i in sequence)
+        starts_text = bool(sequence) and (skip_special or sequence[0] not in self._hidden)
+        if self._space_prefix and starts_text and raw.startswith(b" "):
+            raw = raw[1:]  # the space that encode() put there
+        return raw.decode("utf-8", "replace")
+
+
+class TextStream:
+    """Turns token after token into text, holding back bytes that are only part of a character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """The characters that `token` completes; may be empty."""
+        return self._decoder.decode(self._tokenizer.piece(token))
+
+
+def _byte_alphabet() -> dict[str, bytes]:
+    """GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the others for characters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): bytes([b]) for b in printable} | {chr(256 + i): bytes([b]) for i, b in enumerate(rest)}
+
+
+_BYTE_OF_CHAR = _byte_alphabet()
