@@ -353,6 +353,54 @@ def qwen2(parent: Path) -> Path:
     return directory
 
 
+def processors() -> list[Any]:
+    """Post-processors that put tokens before and after a text."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+
+    def token(text: str) -> dict[str, Any]:
+        return {"SpecialToken": {"id": text, "type_id": 0}}
+
+    def template(*single: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "TemplateProcessing", "single": list(single), "pair": [], "special_tokens": {}}
+
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    return [
+        None,
+        byte_level,
+        template(text),
+        template(token("<b>"), text),
+        template(text, token("<e>")),
+        template(token("<b>"), text, token("<x>")),
+        {"type": "Sequence", "processors": [byte_level, template(token("<b>"), text, token("<e>"))]},
+        {"type": "Sequence", "processors": [byte_level, template(token("<x>"), text)]},
+    ]
+
+
+SPECIAL_DECLARATIONS: list[dict[str, Any]] = [
+    {"tokenizer_class": "X"},
+    {"bos_token": "<b>", "eos_token": "<e>", "pad_token": "<p>", "unk_token": None},
+    {"bos_token": "<b>", "eos_token": "<e>", "add_bos_token": True, "add_eos_token": False},
+    {"eos_token": "<e>", "add_bos_token": False, "unk_token": "<u>", "mask_token": "<m>", "chat_template": "x"},
+    {"cls_token": "<b>", "sep_token": "<e>", "bos_token": "not there", "add_sep_token": True},
+]
+
+
+def special_token_cases() -> dict[str, dict[str, Any]]:
+    """Case -> file name -> content, for what the files beside a model say about special tokens."""
+    texts = ["<b>", "<e>", "<p>", "<u>", "<m>", "<x>"]
+    cases: dict[str, dict[str, Any]] = {}
+    for i, processor in enumerate(processors()):
+        for j, declared in enumerate(SPECIAL_DECLARATIONS):
+            tokens = [added(n, text) for n, text in enumerate(texts)]
+            model = {"type": "BPE", "merges": [], "vocab": {}}
+            cases[f"{i}-{j}"] = {
+                "tokenizer.json": {"added_tokens": tokens, "post_processor": processor, "model": model},
+                "tokenizer_config.json": declared,
+                "config.json": {"bos_token_id": 5, "eos_token_id": 4, "pad_token_id": 99} if (i + j) % 2 else {},
+            }
+    return cases
+
+
 # Case -> (maker, the dtype it is converted to, the pre-tokenizer that llama.cpp's converter has to be told).
 CASES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "llama3": (llama3, "f16", "llama-bpe"),

@@ -78,9 +78,36 @@ def record(llama_cpp: str, source: Path, name: str, dtype: str, pre_tokenizer: s
         (DATA / f"{name}.json").write_text(text + "\n", "utf-8")
 
 
+# The special tokens as llama.cpp's gguf-py collects them (the released gguf package may be older).
+_SPECIAL = """
+import json, sys
+sys.path.insert(0, sys.argv[1] + "/gguf-py")
+from gguf.vocab import SpecialVocab
+special = SpecialVocab(sys.argv[2], n_vocab=10)
+names = {"unk": "unknown", "sep": "seperator", "pad": "padding"}
+ids = {names.get(r, r): i for r, i in special.special_token_ids.items() if r != "cls"}
+found = {f"tokenizer.ggml.{role}_token_id": token for role, token in ids.items()}
+found |= {f"tokenizer.ggml.add_{role}_token": value for role, value in special.add_special_token.items()}
+found |= {"tokenizer.chat_template": special.chat_template} if special.chat_template else {}
+print(json.dumps(found))
+"""
+
+
+def record_special_tokens(llama_cpp: str) -> None:
+    found = {}
+    for case, files in convert_models.special_token_cases().items():
+        with tempfile.TemporaryDirectory() as folder:
+            for name, value in files.items():
+                convert_models.write_json(Path(folder) / name, value)
+            command = [sys.executable, "-c", _SPECIAL, llama_cpp, folder]
+            found[case] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    (DATA / "special_tokens.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
 def main() -> None:
     llama_cpp = str(Path(sys.argv[1]).resolve())
     DATA.mkdir(parents=True, exist_ok=True)
+    record_special_tokens(llama_cpp)
     record(llama_cpp, EXAMPLE, "tales-6m", "f16", "qwen2")
     with tempfile.TemporaryDirectory() as folder:
         for name, (make, dtype, pre_tokenizer) in convert_models.CASES.items():

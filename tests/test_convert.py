@@ -18,6 +18,7 @@ from blockquant.converter import convert
 from blockquant.converter.families import families
 from blockquant.converter.floats import to_bfloat16_bits, to_float32, to_format
 from blockquant.converter.safetensors import SafetensorsFile
+from blockquant.quantizer import quantize_file
 from record_convert import DATA, EXAMPLE, describe
 
 TEXT = "The man said that he was in the house, and 1234 of them: \n\n it's on the hill. naïve 東京 🚀"
@@ -333,3 +334,30 @@ def test_command_line(command: list[str], tmp_path: Path, capsys: pytest.Capture
     assert error.count("\n") == 1
     assert "no config.json" in error
     assert not (tmp_path / "no.gguf").exists()
+
+
+@pytest.mark.parametrize("recipe", ["Q8_0", "Q4_K_M", "q2_k", "Q4_0"])
+@pytest.mark.parametrize("name", ["tales-6m", "qwen2", "llama3"])
+def test_a_recipe_gives_the_bytes_of_two_steps(name: str, recipe: str, tmp_path: Path) -> None:
+    directory = EXAMPLE if name == "tales-6m" else convert_models.CASES[name][0](tmp_path)
+    result = convert(directory, tmp_path / "one.gguf", recipe)
+    convert(directory, tmp_path / "float.gguf", "auto")
+    quantize_file(tmp_path / "float.gguf", tmp_path / "two.gguf", recipe)
+    assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
+    assert result.dtype == recipe.upper()
+    with llamacpp.Model(tmp_path / "one.gguf") as model:
+        assert np.isfinite(model.logits([1, 2, 3])).all()
+
+
+def test_recipes_that_cannot_be_done_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="importance matrix"):
+        convert(EXAMPLE, tmp_path / "out.gguf", "IQ2_XXS")
+    directory = convert_models.qwen2(tmp_path)
+    tensors = convert_models.weights(
+        convert_models.layer_shapes(json.loads((directory / "config.json").read_text())), "F32"
+    )
+    tensors["model.layers.1.mlp.up_proj.weight"][1][3, 5] = np.nan
+    (directory / "model.safetensors").write_bytes(convert_models.safetensors_bytes(tensors))
+    with pytest.raises(ValueError, match=r"'blk\.1\.ffn_up\.weight'.*nan"):
+        convert(directory, tmp_path / "out.gguf", "Q8_0")
+    assert not (tmp_path / "out.gguf").exists()

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blockquant import gguf
+from blockquant import gguf, recipes
+from blockquant._formats import formats as registry
 from blockquant._tensor import QuantizedTensor, quantize
 from blockquant.converter.config import load_config, read_json
 from blockquant.converter.families import Family, TensorRule, family_of
@@ -112,18 +113,29 @@ def convert(
     family = family_of(config)
     checkpoint = open_checkpoint(directory)
     plan = _plan(family, checkpoint)
-    kind = dtype.lower() if isinstance(dtype, str) else dtype
-    own = _own_dtype(checkpoint)
-    base, file_type = _FLOAT_TYPES[kind if kind in _FLOAT_TYPES else own]
+    kind = dtype.lower()
+    if kind not in (*_FLOAT_TYPES, "auto"):
+        _check_recipe(dtype)
+    base, file_type = _FLOAT_TYPES[kind if kind in _FLOAT_TYPES else _own_dtype(checkpoint)]
     metadata = _metadata(directory, config, family, plan, file_type, pre_tokenizer)
     formats = {tensor.name: "F32" if len(tensor.shape) < 2 else base for tensor in plan}
-    if kind not in _FLOAT_TYPES and kind != "auto":
-        formats = _apply_recipe(dtype, plan, formats, metadata)
+    name = base
+    if kind not in (*_FLOAT_TYPES, "auto"):
+        name = recipes.get(dtype).name
+        plan, formats, metadata = _apply_recipe(name, plan, formats, metadata)
     if not out.resolve().parent.is_dir():
         raise BlockquantError(f"{out}: the directory {out.resolve().parent} does not exist; make it first")
     nbytes = _write(out, metadata, plan, formats, base, threads, progress)
-    name = dtype.upper() if kind not in ("auto",) else base
     return Conversion(out, family.arch, name, len(plan), sum(prod(tensor.shape) for tensor in plan), nbytes)
+
+
+def _check_recipe(name: str) -> None:
+    """Refuse what is neither a float type nor a recipe, naming both."""
+    try:
+        recipes.get(name)
+    except ValueError:
+        known = ", ".join(known for known in recipes.names() if known.lower() not in _FLOAT_TYPES)
+        raise BlockquantError(f"unknown dtype {name!r}; expected bf16, f16, f32, auto or a recipe: {known}") from None
 
 
 def _own_dtype(checkpoint: Mapping[str, StoredTensor]) -> str:
@@ -190,9 +202,28 @@ def _metadata(
 
 
 def _apply_recipe(
-    recipe: str, plan: list[_Planned], formats: dict[str, str], metadata: dict[str, Any]
-) -> dict[str, str]:
-    raise BlockquantError(f"unknown dtype {recipe!r}; expected bf16, f16, f32 or auto")
+    name: str, plan: list[_Planned], formats: dict[str, str], metadata: dict[str, Any]
+) -> tuple[list[_Planned], dict[str, str], dict[str, Any]]:
+    """The plan, formats and metadata of the file that `quantize_file` makes of the one with these."""
+    infos = {tensor.name: gguf.TensorInfo(tensor.name, tensor.shape, formats[tensor.name], 0, 0) for tensor in plan}
+    choices = recipes.explain(infos, name, metadata)
+    for choice in choices:
+        if not choice.quantized:
+            continue
+        if choice.needs_imatrix or registry[choice.format].needs_imatrix:
+            raise BlockquantError(
+                f"{name} makes {choice.name!r} {choice.format}, which needs an importance matrix: convert to bf16, "
+                "then quantize that file with one"
+            )
+        registry[choice.format].require_implemented()
+    by_name = {tensor.name: tensor for tensor in plan}
+    added = {
+        "general.quantization_version": metadata["general.quantization_version"],
+        "general.file_type": recipes.get(name).file_type,
+    }
+    kept = {key: value for key, value in metadata.items() if key not in added}
+    chosen = {choice.name: str(choice.format) for choice in choices}
+    return [by_name[choice.name] for choice in choices], chosen, kept | added
 
 
 def _write(
@@ -225,9 +256,7 @@ def _write(
 
 
 def _row_bytes(columns: int, format: str) -> int:
-    from blockquant._formats import formats
-
-    return formats[format].row_bytes(columns)
+    return registry[format].row_bytes(columns)
 
 
 def _encode(

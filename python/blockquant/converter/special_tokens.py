@@ -78,7 +78,9 @@ def special_metadata(directory: Path, tokenizer: Mapping[str, Any], vocab_size: 
             added.setdefault("eos", False)
         elif processor.get("type") == "TemplateProcessing":
             if first := _edge_token(processor.get("single"), last=False):
+                # A first token that is neither BOS nor CLS is the CLS of a tokenizer that does not declare one.
                 texts["bos"] = texts["bos"] or first
+                texts["cls"] = texts["cls"] or first
                 added["bos"] = first in (texts["bos"], texts["cls"])
             if final := _edge_token(processor.get("single"), last=True):
                 if texts["eos"] and texts["eos"] != final:
