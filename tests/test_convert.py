@@ -319,21 +319,32 @@ def test_families_are_registered_once() -> None:
     assert {"Qwen3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"} <= set(families)
 
 
-@pytest.mark.parametrize("command", [["--dtype", "f16"], ["--dtype", "f16", "--json"]])
-def test_command_line(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    app = pytest.importorskip("blockquant.cli.app")
+@pytest.mark.parametrize("options", [["--dtype", "f16"], ["--dtype", "f16", "--json", "--threads", "1"]])
+def test_command_line(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typer = pytest.importorskip("typer")
+    from blockquant.cli import convert as command
+
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    command.register(app)
     out = tmp_path / "out.gguf"
-    assert app.run(["convert", str(EXAMPLE), str(out), *command]) == 0
+    app(["convert", str(EXAMPLE), str(out), *options], standalone_mode=False)
     shown = capsys.readouterr().out
-    if "--json" in command:
-        assert json.loads(shown)["bytes"] == out.stat().st_size
+    if "--json" in options:
+        found = json.loads(shown)
+        assert (found["bytes"], found["dtype"], found["tensors"]) == (out.stat().st_size, "F16", 68)
     else:
         assert "qwen3, F16, 68 tensors, 5.8 million parameters, 11.7 MB" in shown
-    assert app.run(["convert", str(tmp_path), str(tmp_path / "no.gguf")]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "no config.json" in error
+        assert shown.count("\n") == 1
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        app(["convert", str(tmp_path), str(tmp_path / "no.gguf")], standalone_mode=False)
     assert not (tmp_path / "no.gguf").exists()
+
+
+def test_the_function_is_there_under_its_public_name() -> None:
+    import blockquant
+
+    assert blockquant.convert is convert
 
 
 @pytest.mark.parametrize("recipe", ["Q8_0", "Q4_K_M", "q2_k", "Q4_0"])
