@@ -33,3 +33,42 @@ def matmul(
     threads: int,
     exact: bool,
 ) -> None: ...
+
+cache_block: int
+max_head_dim: int
+
+def rms_norm(
+    x: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    eps: float,
+    threads: int = 0,
+) -> None: ...
+def rope(
+    x: npt.NDArray[np.float32],
+    cos: npt.NDArray[np.float32],
+    sin: npt.NDArray[np.float32],
+    interleaved: bool,
+    threads: int = 0,
+) -> None: ...
+def store_kv(
+    k: npt.NDArray[np.float32],
+    v: npt.NDArray[np.float32],
+    keys: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    position: int,
+) -> None: ...
+def attention(
+    q: npt.NDArray[np.float32],
+    keys: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    out: npt.NDArray[np.float32],
+    position: int,
+    scale: float,
+    window: int = 0,
+    threads: int = 0,
+) -> None: ...
+def swiglu(
+    gate: npt.NDArray[np.float32], up: npt.NDArray[np.float32], out: npt.NDArray[np.float32], threads: int = 0
+) -> None: ...
+def add(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], threads: int = 0) -> None: ...

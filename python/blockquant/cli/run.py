@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -51,17 +52,22 @@ def run(
             raise BlockquantError("there is no prompt: give it after the file, or pipe it to standard input")
         prompt = sys.stdin.read()
     with Model.open(model, threads=threads, n_ctx=ctx) as opened:
-        options = {"max_tokens": max_tokens, "top_k": top_k, "seed": seed}
-        rates = {"temperature": temperature, "top_p": top_p, "min_p": min_p}
         if chat:
-            messages = [{"role": "user", "content": prompt}]
-            if system is not None:
-                messages.insert(0, {"role": "system", "content": system})
-            text = opened.chat(messages, **options, **rates, stop=stop or ())
+            messages = [{"role": "system", "content": system}] if system is not None else []
+            start = functools.partial(opened.chat, [*messages, {"role": "user", "content": prompt}])
         else:
-            text = opened.generate(prompt, **options, **rates, stop=stop or ())
-            if sys.stdout.isatty():
-                sys.stdout.write(prompt)
+            start = functools.partial(opened.generate, prompt)
+        text = start(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=stop or (),
+        )
+        if not chat and sys.stdout.isatty():
+            sys.stdout.write(prompt)
         try:
             for piece in text:
                 sys.stdout.write(piece)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from blockquant import _core
 from blockquant.errors import BlockquantError
 from blockquant.model.keys import Keys
 from blockquant.model.rope import Rope
@@ -28,7 +29,7 @@ class Config:
 
     @property
     def attention_scale(self) -> float:
-        return self.head_dim**-0.5
+        return float(self.head_dim**-0.5)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], architecture: str) -> Config:
@@ -41,6 +42,8 @@ class Config:
         value_length = keys.positive("attention.value_length", head_dim)
         if n_heads % n_kv_heads:
             raise BlockquantError(f"{n_heads} heads cannot share {n_kv_heads} key/value heads")
+        if head_dim > _core.max_head_dim:
+            raise BlockquantError(f"heads of {head_dim} elements: at most {_core.max_head_dim} are supported")
         if value_length != head_dim:
             raise BlockquantError(f"values of {value_length} and keys of {head_dim} elements: not supported")
         if keys.get("expert_count", int, 0) > 0:

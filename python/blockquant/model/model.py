@@ -38,6 +38,8 @@ class Model:
             raise BlockquantError(f"n_ctx must be at least 1, got {n_ctx}")
         self.n_ctx: int = self.config.context_length if n_ctx is None else n_ctx
         self._decoder = family(self.config, Weights(file.tensors, "the file", count), count)
+        self.n_vocab: int = self._decoder.n_vocab  # rows of the embedding matrix, length of a row of logits
+        self.metadata: Mapping[str, Any] = file.metadata
         self._file: Any = file
 
     @classmethod
@@ -62,11 +64,15 @@ class Model:
             raise
 
     def close(self) -> None:
-        """Release the file. The model and its sessions cannot be used afterwards."""
+        """Release the file. Sessions that exist keep working, and hold on to the weights."""
         if self._file is not None:
-            del self._decoder
-            file, self._file = self._file, None
-            file.close()
+            self._file.close()
+            self._file = None
+            del self._decoder  # frees the mapping as soon as no session needs it
+
+    def _check_open(self) -> None:
+        if self._file is None:
+            raise BlockquantError("the model is closed")
 
     def __enter__(self) -> Model:
         return self
@@ -79,24 +85,15 @@ class Model:
         """The file's `general.architecture`."""
         return self.config.architecture
 
-    @property
-    def n_vocab(self) -> int:
-        """Rows of the embedding matrix, the length of a row of logits."""
-        return self._decoder.n_vocab
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The file's metadata."""
-        metadata: Mapping[str, Any] = self._file.metadata
-        return metadata
-
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The file's vocabulary, built on first use (needs the `tokenizers` package for byte-level BPE)."""
-        return Tokenizer(self._file.metadata)
+        self._check_open()
+        return Tokenizer(self.metadata)
 
     def session(self, n_ctx: int | None = None) -> Session:
         """A new, empty session, of the model's n_ctx tokens or the number given."""
+        self._check_open()
         return Session(self._decoder, self.n_ctx if n_ctx is None else n_ctx)
 
     def logits(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
@@ -146,7 +143,7 @@ class Model:
         messages: dicts with "role" ("system", "user", "assistant") and "content" (needs the `jinja2` package).
         """
         tokenizer = self.tokenizer
-        text = render_chat(self._file.metadata.get("tokenizer.chat_template"), messages, tokenizer)
+        text = render_chat(self.metadata.get("tokenizer.chat_template"), messages, tokenizer)
         ids = tokenizer.encode(text, add_special=False, parse_special=True)
         if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids.insert(0, tokenizer.bos_id)  # most templates write it themselves

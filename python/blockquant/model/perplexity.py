@@ -23,7 +23,8 @@ def negative_log_likelihoods(logits: FloatArray, targets: npt.NDArray[np.intp]) 
     best = logits.max(axis=1)
     total = np.exp(logits - best[:, None]).sum(axis=1, dtype=np.float64)
     chosen = logits[np.arange(len(targets)), targets]
-    return np.log(total) - (chosen - best).astype(np.float64)
+    losses: npt.NDArray[np.float64] = np.log(total) - (chosen - best).astype(np.float64)
+    return losses
 
 
 def perplexity(

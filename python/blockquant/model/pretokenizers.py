@@ -20,7 +20,10 @@ def _cl100k(digits: str) -> str:
 
 _LLAMA3 = _cl100k("{1,3}")
 _QWEN2 = _cl100k("")
-_QWEN35 = rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_TAIL}"
+_QWEN35 = (
+    rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_TAIL}"
+)
 
 
 def _cased_words(suffix: str, digits: str) -> str:

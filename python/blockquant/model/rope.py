@@ -60,17 +60,18 @@ class Rope:
     def frequencies(self) -> Float64Array:
         """Radians per position of each pair, float64 [dims / 2]."""
         pairs = self.dims // 2
-        plain = self.base ** (-np.arange(pairs, dtype=np.float64) / pairs)
+        plain: Float64Array = self.base ** (-np.arange(pairs, dtype=np.float64) / pairs)
         if self.scaling == "none":
             return plain
-        slowed = plain / self.factor
+        slowed: Float64Array = plain / self.factor
         if self.scaling == "linear":
             return slowed
         # Fast pairs keep their frequency, slow ones are slowed; between the two bounds it is a linear mix.
         low = max(0.0, math.floor(self._pair_with_turns(self.beta_fast)))
         high = min(self.dims - 1.0, math.ceil(self._pair_with_turns(self.beta_slow)))
         ramp = np.clip((np.arange(pairs) - low) / max(0.001, high - low), 0.0, 1.0)
-        return plain * (1.0 - ramp) + slowed * ramp
+        mixed: Float64Array = plain * (1.0 - ramp) + slowed * ramp
+        return mixed
 
     def magnitude(self) -> float:
         """What rotated vectors are multiplied by."""

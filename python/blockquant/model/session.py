@@ -59,7 +59,7 @@ class Session:
         self._cache.reserve(len(ids))
         for chunk, is_last in _chunks(ids):
             logits = self._decoder.forward(chunk, self._cache, logits=int(is_last))
-        return logits[0]
+        return logits.reshape(-1)
 
     def eval_rows(self, tokens: Sequence[SupportsIndex], first: int = 0) -> Iterator[FloatArray]:
         """Append tokens; yields the logits of tokens `first` and later in pieces, float32 [rows, V]."""

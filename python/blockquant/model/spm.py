@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 SPACE = "\u2581"  # stands for a space inside the vocabulary
 
@@ -21,13 +22,13 @@ class SpmMerger:
         self._ids, self._scores, self._byte_ids, self._unknown = ids, scores, byte_ids, unknown
         # Two characters that stand side by side in no token can never merge: text is cut there, and the pieces are
         # short words that repeat. This changes nothing in the result.
-        self._pairs = {pair for token in ids for pair in zip(token, token[1:], strict=False)}
+        self._pairs = {pair for token in ids for pair in pairwise(token)}
         self._cache: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> list[int]:
         out: list[int] = []
         start, pairs = 0, self._pairs
-        cuts = [i for i, pair in enumerate(zip(text, text[1:], strict=False), 1) if pair not in pairs]
+        cuts = [i for i, pair in enumerate(pairwise(text), 1) if pair not in pairs]
         for end in (*cuts, len(text)):
             word, start = text[start:end], end
             found = self._cache.get(word)

@@ -24,10 +24,19 @@ class TokenType(IntEnum):
 
 
 # Files do not list every token that ends a turn, so these are recognised by their text.
-_END_TEXTS = frozenset(
-    "<|eot_id|> <|eom_id|> <|im_end|> <|end|> <|return|> <|call|> <|endoftext|> <|end_of_text|> <end_of_turn> </s> <eos>"
-    " <EOT> _<EOT> [EOT] [EOS] <turn|> <end_of_utterance> <｜end▁of▁sentence｜> <|fim_pad|> <|repo_name|>"
-    " <|file_sep|>".split()
+_END_TEXTS = (
+    *(
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|endoftext|>",
+        "<|end_of_text|>",
+    ),
+    *("<end_of_turn>", "</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<turn|>", "<end_of_utterance>"),
+    *("<｜end▁of▁sentence｜>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
 )
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _ASCII_SPACE = " \t\n\v\f\r"
@@ -227,10 +236,7 @@ class Tokenizer:
         skip_special: leave out control tokens instead of writing their text.
         """
         sequence: Sequence[int] = [self._check(int(i)) for i in ids]
-        if skip_special:
-            raw = b"".join(self.piece(i) for i in sequence)
-        else:
-            raw = b"".join(self._spell(i) for i in sequence)
+        raw = b"".join(map(self.piece if skip_special else self._spell, sequence))
         starts_text = bool(sequence) and (skip_special or sequence[0] not in self._hidden)
         if self._space_prefix and starts_text and raw.startswith(b" "):
             raw = raw[1:]  # the space that encode() put there

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockquant import _core
+from blockquant._arrays import F32
 from blockquant._formats import find_format
 from blockquant._tensor import QuantizedTensor
 from blockquant.errors import BlockquantError
@@ -50,7 +51,7 @@ class Linear:
     def rows(self, index: Sequence[int], out: FloatArray) -> None:
         """Decode the chosen rows (embeddings of tokens) into out [len(index), k]."""
         chosen = self._data[np.asarray(index)]
-        _core.decode(chosen, self._kind, out, _F32, self.threads)
+        _core.decode(chosen, self._kind, out, F32, self.threads)
 
 
 class Weights:

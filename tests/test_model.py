@@ -1,0 +1,290 @@
+"""The transformer loop: logits against float64 numpy and transformers, sessions, and what it refuses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import blockquant as bq
+import convert_models
+import model_files
+import numpy as np
+import pytest
+from blockquant import Model
+from blockquant.converter import convert
+from blockquant.model.decoder import PROMPT_CHUNK
+
+IDS = [(7 * i + i * i) % 80 for i in range(70)]
+
+
+def with_biases(tensors: dict[str, Any]) -> None:
+    rng = np.random.default_rng(9)
+    for name in [n for n in tensors if n.startswith("blk.") and "norm" not in n]:
+        tensors[name.replace("weight", "bias")] = rng.standard_normal(len(tensors[name])).astype(np.float32) * 0.3
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], None] | None]] = {
+    "llama": ("llama", {}, None),
+    "llama, one key head, wide heads": ("llama", {"heads": 6, "kv_heads": 1, "dim": 24}, None),
+    "llama, heads of 8": ("llama", {"heads": 8, "kv_heads": 8, "dim": 8}, None),
+    "llama, biases": ("llama", {}, with_biases),
+    "llama, partly rotated": ("llama", {"rope__dimension_count": 6}, None),
+    "llama, linear scaling": ("llama", {"rope__scaling__type": "linear", "rope__scaling__factor": 4.0}, None),
+    "llama, frequency factors": (
+        "llama",
+        {},
+        lambda t: t.update({"rope_freqs.weight": np.linspace(1, 8, 8, dtype=np.float32)}),
+    ),
+    "qwen2, biases": ("qwen2", {}, with_biases),
+    "qwen3": ("qwen3", {}, None),
+    "qwen3, heads of 256": ("qwen3", {"heads": 2, "kv_heads": 1, "dim": 256}, None),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_logits_equal_float64_arithmetic(name: str, tmp_path: Path) -> None:
+    architecture, options, change = VARIANTS[name]
+    metadata, tensors = model_files.random_model(architecture, **options)
+    if change is not None:
+        change(tensors)
+    with Model.open(model_files.write(tmp_path / "m.gguf", metadata, tensors)) as model:
+        ours = model.logits(IDS)
+    wanted = model_files.reference_logits(metadata, tensors, IDS)
+    assert ours.shape == (len(IDS), 80)
+    np.testing.assert_allclose(ours, wanted, atol=1e-4 * float(np.abs(wanted).max()), rtol=0)
+
+
+@pytest.mark.parametrize("name", convert_models.CASES)
+def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
+    """Llama with llama3 and with linear scaling, Mistral, Qwen2, Qwen3 with yarn."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    checkpoint = convert_models.CASES[name][0](tmp_path)
+    convert(checkpoint, tmp_path / "out.gguf", "f32")
+    ids = [(7 * i + i * i) % 290 for i in range(150)]  # longer than the original context of the scaled ones
+    with Model.open(tmp_path / "out.gguf") as model:
+        ours = model.logits(ids)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    with torch.inference_mode():
+        wanted = reference(torch.tensor([ids])).logits[0].numpy()
+    assert wanted.std() > 0.01
+    for t in range(len(ids)):
+        np.testing.assert_allclose(ours[t], wanted[t], atol=1e-4 * float(np.abs(wanted[t]).max()), rtol=0)
+
+
+def test_the_bundled_model_equals_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(model_files.EXAMPLE, dtype=torch.float32)
+    with Model.open(model_files.tales("F32")) as model:
+        ids = model.tokenizer.encode(model_files.eval_text()[5000:5900])
+        ours = model.logits(ids)
+    with torch.inference_mode():
+        wanted = reference(torch.tensor([ids])).logits[0].numpy()
+    np.testing.assert_allclose(ours, wanted, atol=1e-4 * float(np.abs(wanted).max()), rtol=0)
+
+
+@pytest.fixture(scope="module")
+def story_ids() -> list[int]:
+    with Model.open(model_files.tales("Q4_K_M")) as model:
+        return model.tokenizer.encode(model_files.eval_text()[:3000])[: PROMPT_CHUNK + 70]
+
+
+@pytest.mark.parametrize("recipe", ["F32", "F16", "Q4_K_M"])
+def test_pieces_give_what_the_whole_gives(recipe: str, story_ids: list[int]) -> None:
+    with Model.open(model_files.tales(recipe)) as model:
+        whole = model.logits(story_ids)
+        session = model.session()
+        at = 0
+        for size in (1, 1, 30, 5, 1, PROMPT_CHUNK, len(story_ids) - PROMPT_CHUNK - 38):
+            at += size
+            row = session.eval(story_ids[at - size : at])
+            assert session.position == at
+            assert row.shape == (model.n_vocab,)
+            # Rows of a matrix product may be summed in another order when there are many of them.
+            np.testing.assert_allclose(row, whole[at - 1], atol=2e-4 * float(np.abs(whole).max()), rtol=0)
+        assert at == len(story_ids)
+        first = model.session().eval(story_ids[:40])
+        session.reset()
+        assert session.position == 0
+        np.testing.assert_array_equal(session.eval(story_ids[:40]), first)
+
+
+def test_results_do_not_depend_on_threads(story_ids: list[int]) -> None:
+    results = []
+    for threads in (1, 2, 5):
+        with Model.open(model_files.tales("Q4_K_M"), threads=threads) as model:
+            session = model.session()
+            session.eval(story_ids)
+            results.append((model.logits(story_ids[:100]), session.eval([5])))
+    for logits, last in results[1:]:
+        np.testing.assert_array_equal(logits, results[0][0])
+        np.testing.assert_array_equal(last, results[0][1])
+
+
+def test_sessions_run_side_by_side(story_ids: list[int]) -> None:
+    with Model.open(model_files.tales("Q4_K_M"), threads=1) as model:
+        texts = [story_ids[i : i + 20] for i in range(4)]
+
+        def walk(ids: list[int]) -> np.ndarray[Any, Any]:
+            session = model.session()
+            return np.stack([session.eval([token]) for token in ids])
+
+        alone = [walk(ids) for ids in texts]
+        together: list[Any] = [None] * len(texts)
+
+        def work(i: int) -> None:
+            together[i] = walk(texts[i])
+
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(len(texts))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_instruction_sets_agree(story_ids: list[int]) -> None:
+    before = bq.cpu_info()["isa"]
+    logits = {}
+    try:
+        for isa in bq.available_isas():
+            bq.set_isa(isa)
+            with Model.open(model_files.tales("F32")) as model:
+                logits[isa] = model.logits(story_ids[:60])
+    finally:
+        bq.set_isa(before)
+    for isa, found in logits.items():
+        np.testing.assert_allclose(found, logits["baseline"], atol=2e-3, rtol=0, err_msg=isa)
+
+
+def test_the_cache_grows_and_its_type_follows_the_weights(story_ids: list[int]) -> None:
+    with Model.open(model_files.tales("F16")) as half, Model.open(model_files.tales("F32")) as full:
+        session, wide = half.session(), full.session()
+        assert session._cache.nbytes == 0
+        session.eval(story_ids[:3])
+        wide.eval(story_ids[:3])
+        assert 0 < session._cache.nbytes * 2 == wide._cache.nbytes
+        small = session._cache.nbytes
+        session.eval(story_ids[:100])
+        assert session._cache.nbytes >= 3 * small
+        assert half.n_ctx == 1024
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    metadata, tensors = model_files.random_model("llama")
+    return model_files.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf", metadata, tensors)
+
+
+def test_wrong_tokens_are_one_line(tiny: Path) -> None:
+    with Model.open(tiny, n_ctx=8) as model:
+        session = model.session()
+        cases: list[tuple[list[int], str]] = [
+            ([], "no tokens"),
+            ([3, 80], "token 1 is 80, outside the vocabulary of 80 tokens"),
+            ([-1], "token 0 is -1"),
+            ([1] * 9, "9 tokens do not fit the context of 8"),
+        ]
+        for tokens, message in cases:
+            for call in (session.eval, model.logits):
+                with pytest.raises(ValueError, match=message):
+                    call(tokens)
+        with pytest.raises(TypeError):
+            session.eval([1.5])  # type: ignore[list-item]
+        assert session.position == 0
+        session.eval([1] * 6)
+        with pytest.raises(ValueError, match="context of 8 tokens is full: 6 are used and 3 more were given"):
+            session.eval([1, 2, 3])
+        assert session.position == 6
+        before = model.session().eval([1] * 6 + [2, 3])
+        np.testing.assert_allclose(session.eval([2, 3]), before, atol=1e-5)
+        assert session.position == 8
+        with pytest.raises(ValueError, match="full"):
+            session.eval([1])
+
+
+def opened(tmp_path: Path, metadata: dict[str, Any], tensors: dict[str, Any]) -> Model:
+    return Model.open(model_files.write(tmp_path / "m.gguf", metadata, tensors))
+
+
+def test_missing_and_wrong_tensors_are_named(tmp_path: Path) -> None:
+    metadata, tensors = model_files.random_model("qwen3")
+    for name in tensors:
+        if name == "output.weight":
+            continue  # tied to the embeddings when absent
+        less = {key: value for key, value in tensors.items() if key != name}
+        with pytest.raises(ValueError, match=f"lacks the tensor '{name}', expected"):
+            opened(tmp_path, metadata, less)
+    for name, wrong in [
+        ("blk.1.attn_k.weight", np.zeros((16, 64), np.float32)),
+        ("blk.0.attn_q_norm.weight", np.zeros(17, np.float32)),
+        ("token_embd.weight", np.zeros((80, 32), np.float32)),
+        ("blk.0.ffn_down.weight", np.zeros((64, 96), np.int32)),
+    ]:
+        with pytest.raises(ValueError, match=f"tensor '{name}' (has shape|holds int32)"):
+            opened(tmp_path, metadata, tensors | {name: wrong})
+    with pytest.raises(ValueError, match=r"does not use: blk\.0\.attn_gate\.weight"):
+        opened(tmp_path, metadata, tensors | {"blk.0.attn_gate.weight": np.zeros(4, np.float32)})
+
+
+def test_tied_output(tmp_path: Path) -> None:
+    metadata, tensors = model_files.random_model("llama")
+    tensors["output.weight"] = tensors["token_embd.weight"]
+    with opened(tmp_path, metadata, tensors) as model:
+        wanted = model.logits(IDS)
+    del tensors["output.weight"]
+    with opened(tmp_path, metadata, tensors) as model:
+        np.testing.assert_array_equal(model.logits(IDS), wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block_count": None}, "lacks llama.block_count"),
+        ({"attention__layer_norm_rms_epsilon": None}, "lacks llama.attention.layer_norm_rms_epsilon"),
+        ({"embedding_length": 0}, "llama.embedding_length is 0"),
+        ({"embedding_length": "wide"}, "llama.embedding_length is 'wide'; expected int"),
+        ({"attention__head_count_kv": 3}, "4 heads cannot share 3"),
+        ({"attention__value_length": 8}, "values of 8 and keys of 16"),
+        ({"rope__dimension_count": 18}, "rope.dimension_count is 18"),
+        ({"rope__scaling__type": "longrope"}, "'longrope'; supported: 'none', 'linear', 'yarn'"),
+        ({"expert_count": 8}, "mixture-of-experts"),
+        ({"attention__head_count": np.array([4, 2], np.int32)}, "differs between layers"),
+        ({"attention__key_length": 512, "attention__value_length": 512}, "heads of 512"),
+    ],
+)
+def test_wrong_hyper_parameters_are_one_line(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    metadata, tensors = model_files.random_model("llama", **options)
+    with pytest.raises(ValueError, match=message) as caught:
+        opened(tmp_path, metadata, tensors)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_files_and_arguments(tiny: Path, tmp_path: Path) -> None:
+    metadata, tensors = model_files.random_model("gpt5")
+    with pytest.raises(ValueError, match="architecture 'gpt5' is not supported; supported: llama, qwen2, qwen3"):
+        opened(tmp_path, metadata, tensors)
+    with pytest.raises(OSError, match="nowhere"):
+        Model.open(tmp_path / "nowhere.gguf")
+    for options in ({"n_ctx": 0}, {"threads": 0}):
+        with pytest.raises(ValueError, match="at least 1, got 0"):
+            Model.open(tiny, **options)
+    with Model.open(tiny) as model, pytest.raises(ValueError, match="no vocabulary"):
+        model.generate("text")
+
+
+def test_a_model_can_be_closed(tiny: Path) -> None:
+    model = Model.open(tiny)
+    session = model.session()
+    before = session.eval([1, 2])
+    model.close()
+    model.close()
+    for call in (lambda: model.logits([1]), model.session, lambda: model.generate([1]), lambda: model.tokenizer):
+        with pytest.raises(ValueError, match="the model is closed"):
+            call()
+    session.reset()
+    np.testing.assert_array_equal(session.eval([1, 2]), before)  # a session holds on to what it needs

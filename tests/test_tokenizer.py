@@ -1,0 +1,205 @@
+"""Tokenizers from metadata: llama.cpp's own test vectors, the HF tokenizer of the bundled model, and properties."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import convert_models
+import llamacpp
+import model_files
+import pytest
+from blockquant import Model, gguf
+from blockquant.converter import convert
+from blockquant.model import Tokenizer
+from blockquant.model.pretokenizers import PRETOKENIZERS
+from blockquant.model.spm import SPACE, SpmMerger
+from blockquant.model.tokenizer import TextStream
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+VOCABULARIES = Path(__file__).parent / "data" / "vocab"
+NAMES = ("llama-spm", "gpt-2")
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> dict[str, Tokenizer]:
+    made = {}
+    for name in NAMES:
+        with gguf.open(VOCABULARIES / f"ggml-vocab-{name}.gguf") as file:
+            made[name] = Tokenizer(file.metadata)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tales() -> Tokenizer:
+    with Model.open(model_files.tales("F16")) as model:
+        return model.tokenizer
+
+
+def vectors(name: str) -> list[tuple[str, list[int]]]:
+    path = VOCABULARIES / f"ggml-vocab-{name}.gguf"
+    texts = Path(f"{path}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    ids = [[int(i) for i in line.split()] for line in Path(f"{path}.out").read_text().split("\n")]
+    assert len(texts) == len(ids) > 40
+    return list(zip(texts, ids, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_llama_cpps_vectors(name: str, tokenizers: dict[str, Tokenizer]) -> None:
+    tokenizer = tokenizers[name]
+    for text, ids in vectors(name):
+        assert tokenizer.encode(text, add_special=False) == ids, text
+        assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=150, deadline=None)
+@given(text=TEXT)
+def test_decode_gives_the_text_back(name: str, tokenizers: dict[str, Tokenizer], text: str) -> None:
+    tokenizer = tokenizers[name]
+    is_spm = name == "llama-spm"
+    wanted = text.replace(SPACE, " ") if is_spm else text  # the vocabulary has no other way to write a space
+    assert tokenizer.decode(tokenizer.encode(text)) == wanted
+    # Token by token: never part of a character, and the same text but for the space put before it.
+    stream = TextStream(tokenizer)
+    pieces = [stream.push(token) for token in tokenizer.encode(text, add_special=False)]
+    assert all("�" not in piece for piece in pieces) or "�" in text
+    assert "".join(pieces) == (" " + wanted if is_spm and text else wanted)
+
+
+def test_the_bundled_vocabulary_equals_its_tokenizer_json(tales: Tokenizer) -> None:
+    hf = pytest.importorskip("tokenizers").Tokenizer.from_file(str(model_files.EXAMPLE / "tokenizer.json"))
+    text = model_files.eval_text()[:200_000]
+    assert unicodedata.is_normalized("NFC", text)
+    assert tales.encode(text) == hf.encode(text).ids
+
+    @settings(max_examples=200, deadline=None)
+    @given(text=TEXT)
+    def check(text: str) -> None:
+        text = unicodedata.normalize("NFC", text)  # tokenizer.json normalizes, llama.cpp and its files do not
+        assert tales.encode(text, parse_special=True) == hf.encode(text).ids
+
+    check()
+
+
+def test_llama_cpp_tokenizes_alike(tales: Tokenizer) -> None:
+    texts = [model_files.eval_text()[:20_000], "", " ", "x\r\n\n y", "e\u0301 \u200d👩‍👩‍👧 1234 don't DON'T"]
+    texts += ["<|im_start|>user\nhi<|im_end|> <|endoftext|>", "<|im_start", "a<|im_end|><|im_end|>b  "]
+    with llamacpp.Model(model_files.tales("F16")) as other:
+        for text in texts:
+            for special in (False, True):
+                for parse in (False, True):
+                    assert tales.encode(text, special, parse) == other.tokenize(text, special, parse), text[:40]
+
+
+@pytest.mark.parametrize("name", convert_models.CASES)
+def test_llama_cpp_tokenizes_converted_vocabularies_alike(name: str, tmp_path: Path) -> None:
+    convert(convert_models.CASES[name][0](tmp_path), tmp_path / "out.gguf")
+    texts = [model_files.eval_text()[:3000], "Hello  world\n\n <|eot_id|> in <tool> the <s> </s>x", "é🦙\t two words"]
+    texts += ["<think> a </think>", "▁two▁words", "  leading and trailing  "]
+    with llamacpp.Model(tmp_path / "out.gguf") as other, Model.open(tmp_path / "out.gguf") as model:
+        for text in texts:
+            for special in (False, True):
+                for parse in (False, True):
+                    ours = model.tokenizer.encode(text, special, parse)
+                    assert ours == other.tokenize(text, special, parse), (text[:40], special, parse)
+
+
+def merge_slowly(symbols: list[str], ids: dict[str, int], scores: Sequence[float]) -> list[str]:
+    """The rule itself: again and again, merge the best-scored pair of neighbours, the leftmost of equals."""
+    while True:
+        best = None
+        for i in range(len(symbols) - 1):
+            token = ids.get(symbols[i] + symbols[i + 1])
+            if token is not None and (best is None or scores[token] > best[0]):
+                best = (scores[token], i)
+        if best is None:
+            return symbols
+        i = best[1]
+        symbols = [*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    words=st.lists(st.text("ab▁", min_size=2, max_size=5), max_size=12, unique=True),
+    scores=st.lists(st.integers(-4, 0), min_size=15, max_size=15),
+    text=st.text("ab▁c", max_size=16),
+)
+def test_merging_follows_the_rule(words: list[str], scores: list[int], text: str) -> None:
+    ids = {word: i for i, word in enumerate(["a", "b", "▁", *words])}
+    byte_ids = [100 + b for b in range(256)]
+    merger = SpmMerger(ids, scores, byte_ids, 0)
+    wanted = []
+    for symbol in merge_slowly(list(text), ids, scores):
+        wanted += [ids[symbol]] if symbol in ids else [100 + b for b in symbol.encode()]
+    assert merger.encode(text) == wanted
+    assert merger.encode(text) == wanted  # from the cache
+
+
+def bpe(**changes: Any) -> dict[str, Any]:
+    tokens = ["a", "b", "Ġ", "ab", "<end>", "<tool>", "<tool>2", "abab"]
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1, 1, 1, 1, 3, 4, 4, 1],
+        "tokenizer.ggml.merges": ["a b", "ab ab"],
+        "tokenizer.ggml.bos_token_id": 4,
+        "tokenizer.ggml.eos_token_id": 4,
+    }
+    changed = metadata | {f"tokenizer.ggml.{key}": value for key, value in changes.items()}
+    return {key: value for key, value in changed.items() if value is not None}
+
+
+def test_special_tokens() -> None:
+    tokenizer = Tokenizer(bpe())
+    assert tokenizer.encode("ab<tool>a<tool>2b") == [3, 5, 0, 6, 1]  # user-defined tokens always, the longest first
+    assert tokenizer.encode("a<end>b", parse_special=True) == [0, 4, 1]
+    assert 4 not in tokenizer.encode("a<end>b")
+    assert tokenizer.decode([0, 4, 5, 1]) == "a<tool>b"
+    assert tokenizer.decode([0, 4, 5, 1], skip_special=False) == "a<end><tool>b"
+    assert tokenizer.end_ids == {4}
+    assert not tokenizer.add_bos
+    both = Tokenizer(bpe(add_bos_token=True, add_eos_token=True))
+    assert both.encode("ab ab") == [4, 3, 2, 3, 4]
+    assert both.encode("ab", add_special=False) == [3]
+    assert both.encode("") == [4, 4]
+    assert both.token_to_id("ab") == 3
+    assert both.token_to_id("nothing") is None
+    assert len(both) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "no vocabulary"),
+        ({"tokens": None}, "no vocabulary"),
+        ({"model": "bert"}, "'bert' is not supported; supported: 'gpt2', 'llama'"),
+        ({"pre": "unheard"}, "pre-tokenizer 'unheard'"),
+        ({"merges": None}, "no tokenizer.ggml.merges"),
+        ({"token_type": [1, 1]}, "token_type has 2 entries for 8 tokens"),
+    ],
+)
+def test_unusable_vocabularies(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Tokenizer(bpe(**changes))
+
+
+def test_wrong_input() -> None:
+    tokenizer = Tokenizer(bpe())
+    for ids in ([8], [-1], [0, 99]):
+        with pytest.raises(ValueError, match="outside the vocabulary of 8 tokens"):
+            tokenizer.decode(ids)
+    with pytest.raises(ValueError, match="lone surrogate at character 1"):
+        tokenizer.encode("a\ud800")
+
+
+def test_pre_tokenizer_expressions_compile() -> None:
+    regex = pytest.importorskip("tokenizers").Regex
+    for name, entry in PRETOKENIZERS.items():
+        for expression in entry.expressions:
+            assert regex(expression), name
