@@ -69,7 +69,9 @@ class Sampler:
     def _best_first(self, logits: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         k = self._options.top_k
         if 0 < k < len(logits):
-            best = np.argpartition(logits, -k)[-k:]
-            best.sort()  # ties go to the lower id, as in the full sort
+            least = np.partition(logits, -k)[-k]
+            above = np.flatnonzero(logits > least)
+            ties = np.flatnonzero(logits == least)[: k - len(above)]  # to the lower ids, as in the full sort
+            best = np.concatenate([above, ties])
             return best[np.argsort(-logits[best], kind="stable")]
         return np.argsort(-logits, kind="stable")

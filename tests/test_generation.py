@@ -1,0 +1,360 @@
+"""Generation: sampling filters, stop strings, whole characters, chat templates, and the run and eval commands."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import model_files
+import numpy as np
+import pytest
+from blockquant import Model, gguf
+from blockquant.cli import app
+from blockquant.model import Sampling
+from blockquant.model.chat import render_chat
+from blockquant.model.generation import Generation
+from blockquant.model.perplexity import negative_log_likelihoods
+from blockquant.model.sampling import Sampler
+from blockquant.model.tokenizer import Tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+PROMPT = "Once upon a time"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model.open(model_files.tales("Q8_0"))
+
+
+# ---- sampling ----
+
+
+def allowed(logits: np.ndarray[Any, Any], options: Sampling) -> set[int]:
+    """The tokens that the filters leave, straight from their description."""
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    if options.top_k:
+        order = order[: options.top_k]
+    weights = [math.exp(float(logits[i]) - float(logits[order[0]])) for i in order]
+    total, reached, kept = sum(weights), 0.0, []
+    for i, weight in zip(order, weights, strict=True):
+        kept.append((i, weight))
+        reached += weight / total
+        if options.top_p < 1 and reached >= options.top_p:
+            break
+    return {i for i, weight in kept if weight >= options.min_p * weights[0]}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(st.integers(-6, 6), min_size=1, max_size=12),
+    top_k=st.integers(0, 14),
+    top_p=st.sampled_from([0.05, 0.31, 0.62, 0.93, 1.0]),
+    min_p=st.sampled_from([0.0, 0.01, 0.2, 0.9, 1.0]),
+)
+def test_sampling_draws_what_the_filters_leave(values: list[int], top_k: int, top_p: float, min_p: float) -> None:
+    logits = np.array(values, np.float32) / 2
+    options = Sampling(1.5, top_k, top_p, min_p, seed=3)
+    sampler = Sampler(options)
+    drawn = {sampler(logits) for _ in range(60)}
+    assert drawn <= allowed(logits, options)
+    if top_k == 1 or min_p == 1.0:
+        assert all(logits[i] == logits.max() for i in drawn)
+
+
+def test_sampling_frequencies_follow_the_temperature() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    for temperature in (0.5, 1.0, 2.0):
+        sampler = Sampler(Sampling(temperature, top_k=0, top_p=1.0, min_p=0.0, seed=1))
+        counts = Counter(sampler(logits) for _ in range(6_000))
+        wanted = np.exp(logits.astype(float) / temperature)
+        wanted /= wanted.sum()
+        for token, share in enumerate(wanted):
+            assert counts[token] / 6_000 == pytest.approx(share, abs=0.025)
+
+
+def test_greedy_ignores_the_filters() -> None:
+    logits = np.array([0.0, 3.0, 2.9], np.float32)
+    assert Sampler(Sampling(0.0, top_k=2, top_p=0.1, min_p=1.0))(logits) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -0.1}, "temperature must be"),
+        ({"temperature": math.nan}, "temperature must be"),
+        ({"top_k": -1}, "top_k must be"),
+        ({"top_p": 0.0}, "top_p must be"),
+        ({"top_p": 1.1}, "top_p must be"),
+        ({"min_p": -0.1}, "min_p must be"),
+        ({"min_p": 1.5}, "min_p must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"max_tokens": 0}, "max_tokens must be"),
+        ({"stop": ""}, "stop string must not be empty"),
+        ({"stop": ["a", ""]}, "stop string must not be empty"),
+        ({"prompt": []}, "there are no tokens"),
+        ({"prompt": ""}, "there are no tokens"),
+        ({"prompt": [4096]}, "token 0 is 4096, outside the vocabulary of 4096 tokens"),
+        ({"prompt": [1] * 1025}, "1025 tokens do not fit the context of 1024"),
+    ],
+)
+def test_wrong_options_fail_at_once(model: Model, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.generate(**({"prompt": PROMPT} | options))
+
+
+# ---- text ----
+
+
+def test_the_seed_decides(model: Model) -> None:
+    def text(seed: int) -> str:
+        return model.generate(PROMPT, 24, temperature=1.0, seed=seed).text()
+
+    assert text(5) == text(5)
+    assert len({text(seed) for seed in range(4)}) > 1
+
+
+def test_generation_reports(model: Model) -> None:
+    generation = model.generate(PROMPT, max_tokens=12)
+    pieces = list(generation)
+    assert all(pieces)
+    assert "".join(pieces) == model.tokenizer.decode(generation.tokens)
+    assert (generation.stop_reason, len(generation.tokens)) == ("length", 12)
+    assert generation.prompt_tokens == len(model.tokenizer.encode(PROMPT))
+    assert generation.prompt_seconds > 0
+    assert generation.generation_seconds > 0
+    assert list(generation) == []
+    ids = model.generate(model.tokenizer.encode(PROMPT), max_tokens=12)
+    assert ids.text() == "".join(pieces)
+
+
+def test_stop_strings(model: Model) -> None:
+    whole = model.generate(PROMPT, max_tokens=40).text()
+    for stop in (whole[10:13], whole[5:6], whole[17:31], [whole[25:30], whole[8:12]]):
+        strings = [stop] if isinstance(stop, str) else stop
+        generation = model.generate(PROMPT, max_tokens=40, stop=stop)
+        text = generation.text()
+        assert text == whole[: min(whole.find(s) for s in strings)]
+        assert generation.stop_reason == "stop"
+    # The end of the text might have begun a stop string, but did not: it is not lost.
+    assert model.generate(PROMPT, max_tokens=40, stop=whole[-3:] + "never").text() == whole
+
+
+class Scripted:
+    """A session that makes a generation produce given tokens."""
+
+    n_ctx = 10_000
+
+    def __init__(self, tokens: list[int], n_vocab: int) -> None:
+        self.tokens, self.n_vocab, self.position = tokens, n_vocab, 0
+
+    def eval(self, _tokens: list[int]) -> np.ndarray[Any, Any]:
+        logits = np.zeros(self.n_vocab, np.float32)
+        logits[self.tokens[self.position]] = 1
+        self.position += 1
+        return logits
+
+
+def scripted(model: Model, tokens: list[int], **options: Any) -> list[str]:
+    session: Any = Scripted(tokens, model.n_vocab)
+    stop = options.get("stop", ())
+    return list(Generation(session, model.tokenizer, [5], options.get("max_tokens", len(tokens)), Sampling(), stop))
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12))
+def test_characters_are_never_cut(text: str) -> None:
+    with Model.open(model_files.tales("F16")) as model:
+        tokens = model.tokenizer.encode(text)
+        assert "".join(scripted(model, tokens)) == text
+        for count in range(1, len(tokens)):  # cut anywhere: a prefix in whole characters
+            assert text.startswith("".join(scripted(model, tokens, max_tokens=count)))
+
+
+def test_end_tokens_end(model: Model) -> None:
+    end = model.tokenizer.token_to_id("<|im_end|>")
+    assert end is not None
+    tokens = model.tokenizer.encode("and so")
+    assert "".join(scripted(model, [*tokens, end, 300, 301])) == "and so"
+
+
+def test_a_full_context_is_told() -> None:
+    with Model.open(model_files.tales("F16"), n_ctx=20) as model:
+        generation = model.generate(PROMPT, max_tokens=100)
+        with pytest.raises(ValueError, match="context of 20 tokens is full after 17 generated tokens"):
+            generation.text()
+        fits = 20 - generation.prompt_tokens + 1
+        assert fits == 17
+        assert model.generate(PROMPT, max_tokens=fits).text() == model.tokenizer.decode(generation.tokens)
+
+
+# ---- chat ----
+
+
+def test_chat_uses_the_files_template(model: Model) -> None:
+    messages = [{"role": "user", "content": "Tell me of the fox."}]
+    prompt = "<|im_start|>user\nTell me of the fox.<|im_end|>\n<|im_start|>assistant\n"
+    template = model.metadata["tokenizer.chat_template"]
+    assert render_chat(template, messages, model.tokenizer) == prompt
+    ids = model.tokenizer.encode(prompt, parse_special=True)
+    assert ids.count(1) == 2
+    chat = model.chat(messages, max_tokens=16)
+    assert chat.prompt_tokens == len(ids)
+    assert chat.text() == model.generate(prompt, max_tokens=16).text()
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("{{ bos_token }}{{ messages[0]['content'] | tojson }}{{ eos_token }}", '<|endoftext|>"é<"<|endoftext|>'),
+        (
+            "{%- for m in messages %}\n  {{- m.role }}{% if loop.index > 0 %}{% break %}{% endif %}\n{% endfor %}",
+            "user",
+        ),
+        ("{{ strftime_now('%Y')|length }}{% if add_generation_prompt %}!{% endif %}", "4!"),
+    ],
+)
+def test_template_functions(model: Model, template: str, wanted: str) -> None:
+    assert render_chat(template, [{"role": "user", "content": "é<"}], model.tokenizer) == wanted
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "message"),
+    [
+        (None, [{"role": "user", "content": "x"}], "no chat template"),
+        ("x", [], "no messages"),
+        ("x", [{"role": "user"}], "message 0 lacks 'content'"),
+        ("{{ raise_exception('roles must alternate') }}", [{"role": "user", "content": "x"}], "roles must alternate"),
+        ("{% for %}", [{"role": "user", "content": "x"}], "template fails"),
+        ("{{ messages.__class__.__mro__ }}", [{"role": "user", "content": "x"}], "unsafe"),
+        ("{{ messages.append(1) }}", [{"role": "user", "content": "x"}], "template fails"),
+    ],
+)
+def test_bad_chats(model: Model, template: str | None, messages: list[dict[str, str]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        render_chat(template, messages, model.tokenizer)
+
+
+def test_chat_adds_one_bos(tmp_path: Path) -> None:
+    for template in ("{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}"):
+        with gguf.open(model_files.tales("F16")) as source:
+            metadata = dict(source.typed_metadata()) | {
+                "tokenizer.chat_template": template,
+                "tokenizer.ggml.add_bos_token": True,
+            }
+            model_files.write(tmp_path / "bos.gguf", metadata, source.tensors)
+        with Model.open(tmp_path / "bos.gguf") as model:
+            chat = model.chat([{"role": "user", "content": "a fox"}], max_tokens=1)
+            assert chat._prompt == [0, *model.tokenizer.encode("a fox", add_special=False)]
+
+
+# ---- perplexity ----
+
+
+def test_perplexity_scores_the_second_halves(model: Model) -> None:
+    text = model_files.eval_text()[:4000]
+    tokens = model.tokenizer.encode(text)
+    n_ctx = 64
+    found = model.perplexity(text, n_ctx=n_ctx)
+    losses = []
+    for start in range(0, len(tokens) - n_ctx + 1, n_ctx):
+        ids = tokens[start : start + n_ctx]
+        logits = model.logits(ids).astype(np.float64)
+        for at in range(n_ctx // 2, n_ctx - 1):
+            losses.append(np.log(np.exp(logits[at]).sum()) - logits[at, ids[at + 1]])
+    assert found["windows"] == len(tokens) // n_ctx
+    assert found["tokens"] == len(losses) == found["windows"] * 31
+    assert found["nll"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert found["ppl"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-3)
+    assert found["stderr"] == pytest.approx(found["ppl"] * np.std(losses) / math.sqrt(len(losses) - 1), rel=1e-2)
+    calls: list[tuple[str, int, int]] = []
+    assert model.perplexity(text, n_ctx=n_ctx, chunks=3, progress=lambda *a: calls.append(a))["tokens"] == 93
+    assert calls == [("perplexity", i, 3) for i in (1, 2, 3)]
+
+
+def test_perplexity_replaces_the_first_token_by_bos(model: Model) -> None:
+    tokenizer = Tokenizer(dict(model.metadata) | {"tokenizer.ggml.add_bos_token": True})
+    other = Model.open(model_files.tales("Q8_0"))
+    other.__dict__["tokenizer"] = tokenizer
+    text = model_files.eval_text()[:800]
+    ids = tokenizer.encode(text)
+    assert ids[0] == 0
+    n_ctx = 64
+    losses = []
+    for start in range(0, len(ids) - n_ctx + 1, n_ctx):
+        window = ids[start : start + n_ctx]
+        logits = model.logits([0, *window[1:]])[n_ctx // 2 : -1]
+        losses.extend(negative_log_likelihoods(logits, np.array(window[n_ctx // 2 + 1 :])))
+    assert other.perplexity(text, n_ctx=n_ctx)["nll"] == pytest.approx(float(np.mean(losses)), rel=1e-6)
+
+
+def test_perplexity_needs_text(model: Model) -> None:
+    with pytest.raises(
+        ValueError, match=r"the text has \d+ tokens; perplexity with windows of 512 needs at least 1024"
+    ):
+        model.perplexity("too short")
+    for options in ({"n_ctx": 3}, {"n_ctx": 64, "chunks": 0}):
+        with pytest.raises(ValueError, match="must be at least"):
+            model.perplexity(model_files.eval_text()[:2000], **options)
+
+
+# ---- command line ----
+
+
+def test_run_command(model: Model, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(model_files.tales("Q8_0"))
+    wanted = model.generate(PROMPT, max_tokens=12).text()
+    assert app.run(["run", path, PROMPT, "--max-tokens", "12"]) == 0
+    out, err = capsys.readouterr()
+    assert out == wanted + "\n"
+    assert "generated: 12 tokens" in err
+    assert "tokens/s" in err
+    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPT))
+    assert app.run(["run", path, "-n", "12", "--stop", wanted[4:6], "--threads", "1"]) == 0
+    assert capsys.readouterr().out == wanted[: wanted.find(wanted[4:6])] + "\n"
+    chat = model.chat([{"role": "user", "content": "Hello"}], max_tokens=8, temperature=0.7, seed=4).text()
+    assert app.run(["run", path, "Hello", "--chat", "-n", "8", "-t", "0.7", "--seed", "4"]) == 0
+    assert capsys.readouterr().out == chat + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.gguf", "x"], "missing.gguf"),
+        (["MODEL", "x", "--system", "be kind"], "--system needs --chat"),
+        (["MODEL", "x", "--top-p", "3"], "top_p"),
+        (["MODEL", "x", "--ctx", "0"], "n_ctx"),
+        (["MODEL", ""], "no tokens"),
+        (["TEXT", "x"], "GGUF"),
+    ],
+)
+def test_run_fails_in_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"MODEL": str(model_files.tales("Q8_0")), "TEXT": str(model_files.EXAMPLE / "eval.txt")}
+    assert app.run(["run", *(names.get(a, a) for a in arguments)]) == 1
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.strip().count("\n") == 0
+    assert not out.strip()
+
+
+def test_eval_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(model_files.eval_text()[:3000], "utf-8")
+    wanted = model.perplexity(text.read_text("utf-8"), n_ctx=64, chunks=4)
+    command = ["eval", str(model_files.tales("Q8_0")), str(text), "--ctx", "64", "--chunks", "4"]
+    assert app.run([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {key: found[key] for key in wanted} == wanted
+    assert app.run(command) == 0
+    assert capsys.readouterr().out.startswith(f"perplexity {wanted['ppl']:.4f} +/- {wanted['stderr']:.4f}")
+    text.write_bytes(b"\xff\xfe")
+    assert app.run(command) == 1
+    assert "is not UTF-8 text" in capsys.readouterr().err
+    text.write_text("short")
+    assert app.run(command) == 1
+    assert "needs at least 128" in capsys.readouterr().err
