@@ -27,8 +27,8 @@ _HF_NAMES = {
 }
 
 
-def _with_metadata(path: Path, metadata: Mapping[str, Any]) -> gguf.GGUFWriter:
-    writer = gguf.GGUFWriter(path, metadata["general.architecture"])
+def _with_metadata(path: Path, metadata: Mapping[str, Any], **options: Any) -> gguf.GGUFWriter:
+    writer = gguf.GGUFWriter(path, metadata["general.architecture"], **options)
     for key, value in metadata.items():
         if isinstance(value, str):
             if key != "general.architecture":
@@ -63,9 +63,10 @@ def write(
     path: Path,
     metadata: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], str]],
+    **options: Any,
 ) -> Path:
     """A file of these tensors; (uint8 rows, "Q8_0") is a tensor that is already encoded, uint16 is BF16."""
-    writer = _with_metadata(path, metadata)
+    writer = _with_metadata(path, metadata, **options)
     for name, tensor in tensors.items():
         if isinstance(tensor, tuple):
             writer.add_tensor(name, tensor[0], raw_dtype=gguf.GGMLQuantizationType[tensor[1]])

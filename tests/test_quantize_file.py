@@ -416,6 +416,20 @@ def test_memory_is_bounded_by_a_tensor(tmp_path: Path) -> None:
     assert (tmp_path / "out.gguf").stat().st_size > 100 << 20
 
 
+def test_shards_become_one_file(small: Path, tmp_path: Path) -> None:
+    with gguf.open(small) as file:
+        tensors = {name: np.asarray(tensor) for name, tensor in file.tensors.items()}
+        metadata = dict(file.metadata)
+    models.write(tmp_path / "part.gguf", metadata, tensors, split_max_tensors=5)
+    assert len(list(tmp_path.glob("part-*-of-00004.gguf"))) == 4
+    bq.quantize_file(tmp_path / "part-00001-of-00004.gguf", tmp_path / "a.gguf", "Q4_K_M")
+    bq.quantize_file(small, tmp_path / "b.gguf", "Q4_K_M")
+    assert digest(tmp_path / "a.gguf") == digest(tmp_path / "b.gguf")
+    assert not any(key.startswith("split.") for key in _metadata(tmp_path / "a.gguf"))
+    for path in tmp_path.glob("part-*"):
+        fails(tmp_path, "is the input", tmp_path / "part-00001-of-00004.gguf", path, "Q8_0")
+
+
 def test_integer_tensors_stay(tmp_path: Path) -> None:
     tensors = {
         "blk.0.attn_q.weight": np.ones((4, 256), np.float32),
