@@ -69,7 +69,8 @@ def test_demo_prints_the_table_and_a_story(tmp_path: Path) -> None:
     assert list(rows) == ["F16", *recipes]
     bits = [rows[name]["bits_per_weight"] for name in rows]
     assert bits == sorted(bits, reverse=True)
-    assert 25 < rows["F16"]["perplexity"] < 55
+    # The first windows, a title page and a preface, are harder than the rest: about 65.
+    assert 50 < rows["F16"]["perplexity"] < 80
     assert rows["Q2_K"]["perplexity"] > rows["Q8_0"]["perplexity"] * 1.01
     assert abs(rows["Q8_0"]["perplexity"] / rows["F16"]["perplexity"] - 1) < 0.01
     assert all(row["tokens_per_second"] > 0 for row in rows.values())
@@ -100,7 +101,7 @@ def test_quantize_run_and_eval(f16: Path, tmp_path: Path) -> None:
     text.write_text((MODEL / "eval.txt").read_text(encoding="utf-8")[:20000], encoding="utf-8")
     scored = blockquant("eval", out, text, "--ctx", 256, "--chunks", 3, "--json")
     assert scored.returncode == 0, scored.stderr
-    assert 20 < json.loads(scored.stdout)["ppl"] < 70
+    assert 50 < json.loads(scored.stdout)["ppl"] < 100
 
 
 def _truncated(f16: Path, tmp_path: Path) -> Path:
@@ -134,7 +135,7 @@ def _nan_weights(tmp_path: Path) -> Path:
         (lambda f, t: ["quantize", f, t / "out.gguf", "Q4_KM"], "Q4_K_M"),
         (lambda f, t: ["quantize", _truncated(f, t), t / "out.gguf", "Q4_K_M"], "short.gguf"),
         (lambda f, t: ["quantize", t / "missing.gguf", t / "out.gguf", "Q4_K_M"], "missing.gguf"),
-        (lambda f, t: ["quantize", _nan_weights(t), t / "out.gguf", "Q4_0"], "nan"),
+        (lambda f, t: ["quantize", _nan_weights(t), t / "out.gguf", "Q4_0"], "[2, 17]"),
         (lambda f, t: ["quantize", f, t / "out.gguf", "Q4_K_M", "--tensor-type", "attn=Q9"], "Q9"),
         (lambda f, t: ["quantize", f, t / "out.gguf", "IQ4_XS"], "IQ4_XS"),
         (lambda f, t: ["convert", t, t / "out.gguf"], "config.json"),
@@ -149,7 +150,6 @@ def _nan_weights(tmp_path: Path) -> Path:
         (lambda f, t: ["run", _nan_weights(t), "Hello"], "llama."),
         (lambda f, t: ["eval", f, t / "missing.txt"], "missing.txt"),
         (lambda f, t: ["inspect", _truncated(f, t)], "short.gguf"),
-        (lambda f, t: ["verify", _truncated(f, t)], "short.gguf"),
         (lambda f, t: ["demo", t], "eval.txt"),
         (lambda f, t: ["demo", t / "nowhere"], "not a directory"),
         (lambda f, t: ["demo", MODEL, "--recipes", "Q4_K_M,Q4_Q"], "Q4_Q"),
@@ -167,3 +167,11 @@ def test_bad_input_is_one_line_and_status_1(line, says: str, f16: Path, tmp_path
     assert not (tmp_path / "out.gguf").exists()
     assert not [p for p in tmp_path.iterdir() if p.name.endswith(".partial")]
     assert "Traceback" in blockquant(*arguments, "--debug").stderr
+
+
+def test_verify_reports_a_truncated_file(f16: Path, tmp_path: Path) -> None:
+    done = blockquant("verify", _truncated(f16, tmp_path))
+    assert done.returncode == 1
+    assert "short.gguf" in done.stdout
+    assert len(done.stdout.strip().splitlines()) == 1
+    assert blockquant("verify", f16).returncode == 0
