@@ -8,23 +8,28 @@
 #include <unistd.h>
 #endif
 
-#include "targets/targets.hpp"
-
-namespace bq::test {
+#include "runtime/cpu_features.hpp"
 
 #if defined(BQ_SIMDE_AVX512)
+namespace bq {
 void fill_avx512_emulated(KernelTable& table);
+}
 #endif
+
+namespace bq::test {
 
 std::vector<const KernelTable*> runnable_kernels() {
     std::vector<const KernelTable*> tables(available_kernels().begin(), available_kernels().end());
 #if defined(BQ_SIMDE_AVX512)
-    static const KernelTable emulated = [] {
-        KernelTable table;
-        fill_avx512_emulated(table);
-        return table;
-    }();
-    tables.push_back(&emulated);
+    const CpuFeatures& cpu = cpu_features();  // the emulation is built from AVX2
+    if (cpu.avx2 && cpu.fma && cpu.f16c) {
+        static const KernelTable emulated = [] {
+            KernelTable table;
+            fill_avx512_emulated(table);
+            return table;
+        }();
+        tables.push_back(&emulated);
+    }
 #endif
     return tables;
 }

@@ -1,0 +1,67 @@
+// The vocabulary in AVX-512 (F, BW, DQ, VL, VNNI). What each operation does is written in scalar.hpp; what is
+// not here is as in AVX2. Chunks stay 32 bytes; decoded values fill 512-bit registers.
+//   dot_unsigned  vpdpbusd: four products a lane, no intermediate int16
+//   load_bits     the bits are a mask
+#pragma once
+
+#include "simd/avx2.hpp"
+
+namespace bq {
+namespace {
+
+struct Avx512 : Avx2 {
+    static constexpr int kWide = 16;
+    using Wide = __m512;
+
+    static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
+        return _mm256_maskz_mov_epi8(load_as<uint32_t>(p), splat(value));
+    }
+
+    static BQ_INLINE Ints dot_unsigned(Bytes w, Bytes a) {
+        return _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, a);
+    }
+    static BQ_INLINE Ints dot_signed(Bytes w, Bytes a) {
+        return dot_unsigned(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+    }
+
+    // ---- decoded values
+    using Avx2::add;
+    using Avx2::mul;
+    using Avx2::mul_add;
+    using Avx2::sub;
+    static BQ_INLINE Wide mul(Wide a, Wide b) { return _mm512_mul_ps(a, b); }
+    static BQ_INLINE Wide add(Wide a, Wide b) { return _mm512_add_ps(a, b); }
+    static BQ_INLINE Wide sub(Wide a, Wide b) { return _mm512_sub_ps(a, b); }
+    static BQ_INLINE Wide mul_add(Wide a, Wide b, Wide c) { return _mm512_fmadd_ps(a, b, c); }
+    static BQ_INLINE Wide wide_zero() { return _mm512_setzero_ps(); }
+    static BQ_INLINE Wide wide_splat(float value) { return _mm512_set1_ps(value); }
+    static BQ_INLINE Wide widen(Bytes a, int i) {
+        const __m128i half = i == 0 ? _mm256_castsi256_si128(a) : _mm256_extracti128_si256(a, 1);
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half));
+    }
+    static BQ_INLINE Wide load_f32(const void* p) { return _mm512_loadu_ps(p); }
+    static BQ_INLINE Wide load_f16(const uint8_t* p) { return _mm512_cvtph_ps(Avx2::load(p)); }
+    static BQ_INLINE Wide load_bf16(const uint8_t* p) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(Avx2::load(p)), 16));
+    }
+    static BQ_INLINE void store_f32(float* p, Wide a) { _mm512_storeu_ps(p, a); }
+    static BQ_INLINE void store_f16(uint16_t* p, Wide a) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    }
+    static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {
+        const __m512i bits = _mm512_castps_si512(a);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+        const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+        const __m512i chosen = _mm512_mask_blend_epi32(is_nan, rounded, quiet);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                            _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+    }
+    static BQ_INLINE float wide_sum(Wide a) {
+        return Avx2::sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    }
+};
+
+}  // namespace
+}  // namespace bq

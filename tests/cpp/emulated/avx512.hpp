@@ -1,0 +1,66 @@
+// AVX-512 intrinsics on a CPU without them: SIMDe's, and those that SIMDe 0.7.4 lacks made of AVX2 halves.
+// Included ahead of csrc/targets/avx512.cpp in the tests alone.
+#pragma once
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+
+#include <cstring>
+
+template <class Half, class Whole>
+static inline Half bq_emulated_upper(const Whole& a) {
+    Half half;
+    std::memcpy(&half, reinterpret_cast<const char*>(&a) + sizeof half, sizeof half);
+    return half;
+}
+#undef _mm512_extractf32x8_ps
+#define _mm512_extractf32x8_ps(a, one) bq_emulated_upper<__m256>(a)
+
+static inline __m512i bq_emulated_cvtepi8_epi32(__m128i a) {
+    const __m256i low = _mm256_cvtepi8_epi32(a), high = _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32(a) bq_emulated_cvtepi8_epi32(a)
+
+static inline __m512i bq_emulated_cvtepu16_epi32(__m256i a) {
+    const __m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(a));
+    const __m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_cvtepu16_epi32
+#define _mm512_cvtepu16_epi32(a) bq_emulated_cvtepu16_epi32(a)
+
+static inline __m512 bq_emulated_cvtepi32_ps(__m512i a) {
+    const __m256 low = _mm256_cvtepi32_ps(simde_mm512_castsi512_si256(a));
+    const __m256 high = _mm256_cvtepi32_ps(bq_emulated_upper<__m256i>(a));
+    return simde_mm512_insertf32x8(simde_mm512_castps256_ps512(low), high, 1);
+}
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps(a) bq_emulated_cvtepi32_ps(a)
+
+static inline __m512 bq_emulated_cvtph_ps(__m256i a) {
+    const __m256 low = _mm256_cvtph_ps(_mm256_castsi256_si128(a));
+    const __m256 high = _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1));
+    return simde_mm512_insertf32x8(simde_mm512_castps256_ps512(low), high, 1);
+}
+#undef _mm512_cvtph_ps
+#define _mm512_cvtph_ps(a) bq_emulated_cvtph_ps(a)
+
+template <int kRounding>
+static inline __m256i bq_emulated_cvtps_ph(__m512 a) {
+    const __m128i low = _mm256_cvtps_ph(simde_mm512_castps512_ps256(a), kRounding);
+    const __m128i high = _mm256_cvtps_ph(bq_emulated_upper<__m256>(a), kRounding);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+#undef _mm512_cvtps_ph
+#define _mm512_cvtps_ph(a, rounding) bq_emulated_cvtps_ph<rounding>(a)
+
+static inline __m256i bq_emulated_cvtepi32_epi16(__m512i a) {
+    const __m256i mask = _mm256_set1_epi32(0xffff);
+    const __m256i low = _mm256_and_si256(simde_mm512_castsi512_si256(a), mask);
+    const __m256i high = _mm256_and_si256(bq_emulated_upper<__m256i>(a), mask);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+}
+#undef _mm512_cvtepi32_epi16
+#define _mm512_cvtepi32_epi16(a) bq_emulated_cvtepi32_epi16(a)
