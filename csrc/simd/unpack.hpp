@@ -30,8 +30,8 @@ struct LegacyScales {
     static BQ_INLINE void scales(const uint8_t* w, typename S::Floats* scale, typename S::Floats* minimum) {
         using Form = CommonForm<id>;
         scale[0] = S::template gather_f16<kBlocks>(w, Form::bytes);
-        if constexpr (Form::has_minima)  // stored with the other sign
-            minimum[0] = S::sub(S::zero(), S::template gather_f16<kBlocks>(w + 2, Form::bytes));
+        if constexpr (Form::has_minima)  // stored with the other sign; 0 - x would not negate a zero
+            minimum[0] = S::sub(S::splat8(-0.0f), S::template gather_f16<kBlocks>(w + 2, Form::bytes));
     }
 };
 
