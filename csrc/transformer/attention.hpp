@@ -11,11 +11,13 @@ namespace {
 constexpr int kBlock = static_cast<int>(kCacheBlock);
 constexpr int kQueries = 16;  // units that share one conversion of a block to float
 
-inline float cache_to_float(float value) {
-    return value;
+// A block of the cache as floats: itself, or converted into `scratch`.
+inline const float* block_as_floats(const float* block, float*, int64_t) {
+    return block;
 }
-inline float cache_to_float(uint16_t value) {
-    return half_to_float(value);
+inline const float* block_as_floats(const uint16_t* block, float* scratch, int64_t n) {
+    halves_to_floats(block, scratch, n);
+    return scratch;
 }
 inline void cache_from_float(float value, float& out) {
     out = value;
@@ -51,6 +53,17 @@ struct Query {
     float maximum, sum;
 };
 
+// out = out * rescale + sum over positions of weight * value, for `width` neighbouring elements.
+template <int width>
+inline void add_values(float* out, float rescale, const float* weights, const float* values, int64_t stride,
+                       int low, int high) {
+    float sums[width];
+    for (int i = 0; i < width; ++i) sums[i] = out[i] * rescale;
+    for (int t = low; t < high; ++t)
+        for (int i = 0; i < width; ++i) sums[i] = multiply_add(weights[t], values[t * stride + i], sums[i]);
+    for (int i = 0; i < width; ++i) out[i] = sums[i];
+}
+
 // One block of keys and values as floats against one query.
 inline void attend_block(Query& query, const float* __restrict keys, const float* __restrict values,
                          int64_t block_start, int64_t dim, float scale) {
@@ -62,7 +75,7 @@ inline void attend_block(Query& query, const float* __restrict keys, const float
     float weights[kBlock] = {};
     for (int64_t d = 0; d < dim; ++d) {
         const float q = query.q[d];
-        for (int t = 0; t < kBlock; ++t) weights[t] += q * keys[d * kBlock + t];
+        for (int t = 0; t < kBlock; ++t) weights[t] = multiply_add(q, keys[d * kBlock + t], weights[t]);
     }
     // Positions not seen hold whatever the memory holds: they are replaced, not multiplied by zero.
     float scratch[kBlock];
@@ -80,20 +93,11 @@ inline void attend_block(Query& query, const float* __restrict keys, const float
     query.sum = query.sum * rescale + fold_sum<kBlock>(scratch);
     query.maximum = maximum;
 
-    float* __restrict out = query.out;
     int64_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes) {
-        float sums[kLanes];
-        for (int lane = 0; lane < kLanes; ++lane) sums[lane] = out[d + lane] * rescale;
-        for (int t = low; t < high; ++t)
-            for (int lane = 0; lane < kLanes; ++lane) sums[lane] += weights[t] * values[t * dim + d + lane];
-        for (int lane = 0; lane < kLanes; ++lane) out[d + lane] = sums[lane];
-    }
-    for (; d < dim; ++d) {
-        float sum = out[d] * rescale;
-        for (int t = low; t < high; ++t) sum += weights[t] * values[t * dim + d];
-        out[d] = sum;
-    }
+    for (; d + 64 <= dim; d += 64)
+        add_values<64>(query.out + d, rescale, weights, values + d, dim, low, high);
+    for (; d + 8 <= dim; d += 8) add_values<8>(query.out + d, rescale, weights, values + d, dim, low, high);
+    for (; d < dim; ++d) add_values<1>(query.out + d, rescale, weights, values + d, dim, low, high);
 }
 
 template <class Element>
@@ -102,8 +106,8 @@ void attention_rows(const AttentionRows& a, int64_t begin, int64_t end) {
     const int64_t group = a.heads / a.cache.kv_heads;
     const int64_t units_per_kv_head = a.rows * group;
     const int64_t block_elements = dim * kBlock;
-    alignas(64) float keys[kMaxHeadDim * kCacheBlock];
-    alignas(64) float values[kMaxHeadDim * kCacheBlock];
+    alignas(64) float key_scratch[kMaxHeadDim * kCacheBlock];
+    alignas(64) float value_scratch[kMaxHeadDim * kCacheBlock];
 
     while (begin < end) {
         const int64_t kv_head = begin / units_per_kv_head;
@@ -133,8 +137,8 @@ void attention_rows(const AttentionRows& a, int64_t begin, int64_t end) {
             const int64_t head = (block * a.cache.kv_heads + kv_head) * block_elements;
             const Element* stored_keys = static_cast<const Element*>(a.keys) + head;
             const Element* stored_values = static_cast<const Element*>(a.values) + head;
-            for (int64_t i = 0; i < block_elements; ++i) keys[i] = cache_to_float(stored_keys[i]);
-            for (int64_t i = 0; i < block_elements; ++i) values[i] = cache_to_float(stored_values[i]);
+            const float* keys = block_as_floats(stored_keys, key_scratch, block_elements);
+            const float* values = block_as_floats(stored_values, value_scratch, block_elements);
             for (int i = 0; i < count; ++i)
                 attend_block(queries[i], keys, values, block * kBlock, dim, a.scale);
         }
