@@ -65,6 +65,7 @@ def verify(
                     problem = str(error)
                 if problem:
                     report.problems.append(problem)
+                file.release(info.name)  # memory stays bounded by one tensor
                 report.tensors += 1
                 report.nbytes += info.nbytes
             else:
