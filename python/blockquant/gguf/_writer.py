@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import struct
 import sys
@@ -74,7 +73,7 @@ class GGUFWriter:
         self._target = Path(os.path.realpath(path))
         if self._target.exists() and not stat.S_ISREG(os.stat(self._target).st_mode):
             raise GGUFError(f"{self.path} exists and is not a regular file")
-        token = f"{os.getpid()}-{secrets.token_hex(4)}"
+        token = f"{os.getpid()}-{os.urandom(4).hex()}"
         stem = self._target.name[:180]
         self._partial = self._target.with_name(f".{stem}.{token}.partial")
         self._spool = self._target.with_name(f".{stem}.{token}.data.partial")
