@@ -32,14 +32,14 @@ struct RowDot {
     const int8_t* q[kRows];
     const float* scales[kRows];
     const float* sums[kRows];
-    Floats acc[kRows][2];  // two chains each; the same ones whatever kRows is
+    Floats acc[kRows];
 
     BQ_INLINE RowDot(const Activations& x, int64_t first_row) {
         for (int r = 0; r < kRows; ++r) {
             q[r] = x.q + (first_row + r) * x.k;
             scales[r] = x.scales + (first_row + r) * (x.k / 32);
             sums[r] = x.sums + (first_row + r) * (x.k / 16);
-            acc[r][0] = acc[r][1] = S::zero();
+            acc[r] = S::zero();
         }
     }
 
@@ -60,7 +60,13 @@ struct RowDot {
                 S::store8(products[r], S::mul(scale[0], S::double_low(a)));
                 S::store8(products[r] + 8, S::mul(scale[1], S::double_high(a)));
             }
+            keep_in_memory(products[r]);
         }
+
+        // Two chains of additions for each row that start anew in each step, so that steps can overlap; the same
+        // ones whatever kRows is.
+        Floats part[kRows][2];
+        for (int r = 0; r < kRows; ++r) part[r][0] = part[r][1] = S::zero();
 
         // Minima, and offsets as if they were minima, against the sums of 16 activations.
         if constexpr (Form::has_minima || F::kOffset != 0) {
@@ -75,9 +81,9 @@ struct RowDot {
             for (int r = 0; r < kRows; ++r) {
                 const float* s = sums[r] + at / 16;
                 constexpr int kSums = 2 * kChunks;
-                acc[r][0] = S::mul_sub_from(m[0], load_first<S, (kSums < 8 ? kSums : 8)>(s), acc[r][0]);
+                part[r][0] = S::mul_sub_from(m[0], load_first<S, (kSums < 8 ? kSums : 8)>(s), part[r][0]);
                 if constexpr (kSums > 8)
-                    acc[r][1] = S::mul_sub_from(m[1], load_first<S, kSums - 8>(s + 8), acc[r][1]);
+                    part[r][1] = S::mul_sub_from(m[1], load_first<S, kSums - 8>(s + 8), part[r][1]);
             }
         }
 
@@ -88,9 +94,10 @@ struct RowDot {
                 const Floats dots = S::to_floats(F::kSigned ? S::dot_signed(c, a) : S::dot_unsigned(c, a));
                 const float* p = products[r] + j * kRunsPerChunk;
                 const Floats factor = kRunsPerChunk == 1 ? S::splat8(*p) : S::load_pair(p);
-                acc[r][j % 2] = S::mul_add(dots, factor, acc[r][j % 2]);
+                part[r][j % 2] = S::mul_add(dots, factor, part[r][j % 2]);
             }
         });
+        for (int r = 0; r < kRows; ++r) acc[r] = S::add(acc[r], S::add(part[r][0], part[r][1]));
     }
 
     BQ_INLINE void row(const uint8_t* w, int64_t k, float* y, int64_t ldy) {
@@ -99,7 +106,7 @@ struct RowDot {
         for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) step<kGroup>(w, at);
         if constexpr (kGroup > 1)
             for (; at < k; at += Form::elements, w += Form::bytes) step<1>(w, at);
-        for (int r = 0; r < kRows; ++r) y[r * ldy] = S::sum(S::add(acc[r][0], acc[r][1]));
+        for (int r = 0; r < kRows; ++r) y[r * ldy] = S::sum(acc[r]);
     }
 };
 
