@@ -15,3 +15,12 @@ if(BQ_SANITIZE)
                                             -fno-omit-frame-pointer)
   target_link_options(bq_flags INTERFACE -fsanitize=address,undefined)
 endif()
+
+# What the kernels' files get besides: with sanitizers, optimised and with forced inlining, they would take minutes
+# and gigabytes to compile.
+add_library(bq_kernel_flags INTERFACE)
+target_link_libraries(bq_kernel_flags INTERFACE bq_flags)
+if(BQ_SANITIZE)
+  target_compile_definitions(bq_kernel_flags INTERFACE BQ_NO_FORCED_INLINING)
+  target_compile_options(bq_kernel_flags INTERFACE -O0 -g1)
+endif()

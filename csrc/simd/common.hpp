@@ -11,6 +11,9 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define BQ_INLINE __forceinline
 #define BQ_INLINE_LAMBDA
+#elif defined(BQ_NO_FORCED_INLINING)
+#define BQ_INLINE inline
+#define BQ_INLINE_LAMBDA
 #else
 #define BQ_INLINE inline __attribute__((always_inline))
 #define BQ_INLINE_LAMBDA __attribute__((always_inline))
