@@ -12,16 +12,25 @@ Bytes = NDArray[np.uint8]
 HALVES = {
     "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
     "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
+    "IQ4_NL": (0,), "IQ4_XS": (0,), "TQ1_0": (52,), "TQ2_0": (64,), "Q1_0": (0,), "Q2_0": (0,),
 }  # fmt: skip
 
-# The bytes of a block that hold its integers, how many levels they have, and what sets all to the extremes.
+# The bytes of a block that hold its integers, how many levels they have, and what sets all to the extremes. Where
+# levels are uneven: how many even ones would have the largest gap of theirs.
 INTEGERS = {
     "Q4_0": (slice(2, 18), 16, 0x00, 0xFF), "Q4_1": (slice(4, 20), 16, 0x00, 0xFF),
     "Q5_0": (slice(2, 22), 32, 0x00, 0xFF), "Q5_1": (slice(4, 24), 32, 0x00, 0xFF),
     "Q8_0": (slice(2, 34), 255, 0x81, 0x7F), "Q2_K": (slice(16, 80), 4, 0x00, 0xFF),
     "Q3_K": (slice(0, 96), 8, 0x00, 0xFF), "Q4_K": (slice(16, 144), 16, 0x00, 0xFF),
     "Q5_K": (slice(16, 176), 32, 0x00, 0xFF), "Q6_K": (slice(0, 192), 64, 0x00, 0xFF),
+    "TQ1_0": (slice(0, 52), 3, 0x00, 0xFF), "TQ2_0": (slice(0, 64), 3, 0x00, 0xAA),
+    "Q1_0": (slice(2, 18), 2, 0x00, 0xFF), "Q2_0": (slice(2, 18), 4, 0x00, 0xFF),
+    "MXFP4": (slice(1, 17), 7, 0xFF, 0x77), "NVFP4": (slice(4, 36), 7, 0xFF, 0x77),  # 6 - 4 of 12
+    "IQ4_NL": (slice(2, 18), 11, 0x00, 0xFF), "IQ4_XS": (slice(8, 136), 11, 0x00, 0xFF),  # 113 - 89 of 240
 }  # fmt: skip
+
+# Their integers are chosen for the scales as stored; the others' for the scale before it is rounded to float16.
+CHOSEN_FOR_STORED_SCALES = frozenset({"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4", "NVFP4"})
 
 # Zero, subnormals, the normal range's ends, infinities, NaNs.
 SPECIAL_HALVES = np.array(

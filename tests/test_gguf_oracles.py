@@ -98,8 +98,10 @@ def test_llama_cpp_reads_what_we_write(tmp_path: Path, planned: bool) -> None:
 def test_gguf_py_reads_what_we_write(tmp_path: Path) -> None:
     path = tmp_path / "ours.gguf"
     strings = ["a", "", "é"]
+    known = {kind.name for kind in gguf_py.GGMLQuantizationType}  # the newest formats are not in every release
+    samples = {n: t for n, t in tensors().items() if not isinstance(t, bq.QuantizedTensor) or t.format in known}
     with gguf.create(path, {"general.architecture": "llama", **SCALARS, **NUMBER_ARRAYS, "strings": strings}) as w:
-        for name, tensor in tensors().items():
+        for name, tensor in samples.items():
             w.add_tensor(name, tensor)
     reader = gguf_py.GGUFReader(path)
     for key, typed in SCALARS.items():
@@ -109,8 +111,8 @@ def test_gguf_py_reads_what_we_write(tmp_path: Path) -> None:
     for key, array in NUMBER_ARRAYS.items():
         assert reader.get_field(key).contents() == array.tolist()
     assert reader.get_field("strings").contents() == strings
-    assert [t.name for t in reader.tensors] == list(tensors())
-    for got, (name, tensor) in zip(reader.tensors, tensors().items(), strict=True):
+    assert [t.name for t in reader.tensors] == list(samples)
+    for got, (name, tensor) in zip(reader.tensors, samples.items(), strict=True):
         assert got.data.tobytes() == stored_bytes(tensor), name
         assert tuple(got.shape[::-1]) == tensor.shape
 

@@ -16,6 +16,7 @@ from ggml import Ggml
 import blockquant as bq
 
 IMPLEMENTED = [f.name for f in bq.formats.values() if f.implemented]
+WITHOUT_GGUF_DECODER = {"Q1_0", "Q2_0"}
 MODEL = Path(__file__).parents[1] / "examples" / "tales-6m" / "model.safetensors"
 
 
@@ -44,7 +45,7 @@ def assert_same_bits(got: Floats, expected: Floats, what: str) -> None:
 @pytest.mark.parametrize("name", IMPLEMENTED)
 def test_hard_rows(ggml, name):
     block = bq.formats[name].block_size
-    lengths = (256, 768, 256) if block == 256 else (32, 256, 736)
+    lengths = (max(block, 32), 256, 768 if block == 256 else 736 // block * block)
     for seed, k in enumerate(lengths):
         x, kinds = blocks.hard_rows(seed, k)
         for weights, imatrix in blocks.hard_imatrices(seed, k).items():
@@ -78,9 +79,10 @@ def test_decoded_bits(ggml, name):
     for data in bytes_:
         k = data.shape[1] // f.type_size * f.block_size
         expected = ggml.dequantize(f.ggml_type, data, k)
-        with np.errstate(all="ignore"):
-            by_gguf = gguf.quants.dequantize(data, gguf.GGMLQuantizationType(f.ggml_type)).astype(np.float32)
-        assert_same_bits(by_gguf, expected, f"{name}: the two oracles")
+        if name not in WITHOUT_GGUF_DECODER:
+            with np.errstate(all="ignore"):
+                by_gguf = gguf.quants.dequantize(data, gguf.GGMLQuantizationType(f.ggml_type)).astype(np.float32)
+            assert_same_bits(by_gguf, expected, f"{name}: the two oracles")
         for isa in bq.available_isas():
             bq.set_isa(isa)
             assert_same_bits(bq.dequantize(data, name), expected, f"{name}, {isa}")

@@ -40,10 +40,11 @@ def check_error_bound(x: Floats, name: str) -> None:
     step = np.abs(high - low) / (levels - 1)
     outside = np.maximum(0, np.maximum(np.minimum(low, high) - x, x - np.maximum(low, high)))
     reach = np.maximum(np.abs(low), np.abs(high))
-    if f.block_size == 256:
-        slack = 1e-5 * (np.abs(x) + reach)  # integers are chosen for the stored scale: float32 rounding only
+    if name in blocks.CHOSEN_FOR_STORED_SCALES:
+        slack = 1e-5 * (np.abs(x) + reach)  # float32 rounding only
     else:
-        slack = 2 * np.maximum(reach * 2.0**-11, levels * 2.0**-25)  # chosen before scales are rounded to f16
+        largest_integer = {"IQ4_NL": 127, "IQ4_XS": 127 * 32}.get(name, levels)  # times the float16
+        slack = 2 * np.maximum(reach * 2.0**-11, largest_integer * 2.0**-25)
     error = np.abs(q.dequantize().astype(np.float64) - x)
     # A zero step is a run whose scale vanished beside the super-block's (or below f16); it cannot resolve anything.
     bad = (error > step / 2 + outside + slack) & (step > 0)
@@ -73,7 +74,9 @@ def test_error_is_bounded_by_the_step_on_any_array(name, x):
 @pytest.mark.parametrize(
     ("name", "bound"),
     [("Q8_0", 0.006), ("Q6_K", 0.02), ("Q5_K", 0.04), ("Q5_1", 0.045), ("Q5_0", 0.05), ("Q4_K", 0.08), ("Q4_1", 0.085),
-     ("Q4_0", 0.1), ("Q3_K", 0.17), ("Q2_K", 0.35), ("F16", 0.0004), ("BF16", 0.003), ("F32", 0.0)],
+     ("Q4_0", 0.1), ("Q3_K", 0.17), ("Q2_K", 0.35), ("IQ4_NL", 0.085), ("IQ4_XS", 0.085), ("NVFP4", 0.11),
+     ("MXFP4", 0.14), ("Q1_0", 0.61), ("Q2_0", 0.75), ("TQ1_0", 0.85), ("TQ2_0", 0.85),
+     ("F16", 0.0004), ("BF16", 0.003), ("F32", 0.0)],
 )  # fmt: skip
 def test_relative_error_of_gaussian_weights(name, bound):
     x = np.random.default_rng(3).standard_normal((16, 1024)).astype(np.float32)

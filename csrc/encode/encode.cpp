@@ -56,6 +56,22 @@ EncodeRowFn reference_encoder(FormatId id) {
             return encode::q5_k;
         case FormatId::Q6_K:
             return encode::q6_k;
+        case FormatId::IQ4_NL:
+            return encode::iq4_nl;
+        case FormatId::IQ4_XS:
+            return encode::iq4_xs;
+        case FormatId::TQ1_0:
+            return encode::tq1_0;
+        case FormatId::TQ2_0:
+            return encode::tq2_0;
+        case FormatId::MXFP4:
+            return encode::mxfp4;
+        case FormatId::NVFP4:
+            return encode::nvfp4;
+        case FormatId::Q1_0:
+            return encode::q1_0;
+        case FormatId::Q2_0:
+            return encode::q2_0;
         default:
             return nullptr;
     }

@@ -22,4 +22,16 @@ void q4_k(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 void q5_k(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 void q6_k(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 
+void iq4_nl(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void iq4_xs(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+
+void tq1_0(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void tq2_0(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+
+void mxfp4(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void nvfp4(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+
+void q1_0(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void q2_0(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+
 }  // namespace bq::encode

@@ -22,8 +22,12 @@
 
 #include "formats/format_table.hpp"
 #include "formats/half.hpp"
+#include "formats/iq4.hpp"
 #include "formats/k_quants.hpp"
 #include "formats/legacy.hpp"
+#include "formats/low_bit.hpp"
+#include "formats/microscaling.hpp"
+#include "formats/ternary.hpp"
 
 namespace bq {
 
@@ -72,6 +76,38 @@ struct BlockOf<FormatId::Q5_K> {
 template <>
 struct BlockOf<FormatId::Q6_K> {
     using type = BlockQ6_K;
+};
+template <>
+struct BlockOf<FormatId::IQ4_NL> {
+    using type = BlockIQ4_NL;
+};
+template <>
+struct BlockOf<FormatId::IQ4_XS> {
+    using type = BlockIQ4_XS;
+};
+template <>
+struct BlockOf<FormatId::TQ1_0> {
+    using type = BlockTQ1_0;
+};
+template <>
+struct BlockOf<FormatId::TQ2_0> {
+    using type = BlockTQ2_0;
+};
+template <>
+struct BlockOf<FormatId::MXFP4> {
+    using type = BlockMXFP4;
+};
+template <>
+struct BlockOf<FormatId::NVFP4> {
+    using type = BlockNVFP4;
+};
+template <>
+struct BlockOf<FormatId::Q1_0> {
+    using type = BlockQ1_0;
+};
+template <>
+struct BlockOf<FormatId::Q2_0> {
+    using type = BlockQ2_0;
 };
 
 // The sizes of a quantized format's blocks, from the registry.

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "formats/iq4.hpp"
 #include "formats/k_quants.hpp"
 #include "formats/legacy.hpp"
+#include "formats/low_bit.hpp"
+#include "formats/microscaling.hpp"
+#include "formats/ternary.hpp"
 
 namespace bq::gguf {
 namespace {
@@ -40,6 +44,14 @@ constexpr Layout kLayouts[] = {
     {"Q4_K", sizeof(BlockQ4_K), {BQ_F16(BlockQ4_K, d), BQ_F16(BlockQ4_K, dmin)}},
     {"Q5_K", sizeof(BlockQ5_K), {BQ_F16(BlockQ5_K, d), BQ_F16(BlockQ5_K, dmin)}},
     {"Q6_K", sizeof(BlockQ6_K), {BQ_F16(BlockQ6_K, d)}},
+    {"IQ4_NL", sizeof(BlockIQ4_NL), {BQ_F16(BlockIQ4_NL, d)}},
+    {"IQ4_XS", sizeof(BlockIQ4_XS), {BQ_F16(BlockIQ4_XS, d), {offsetof(BlockIQ4_XS, scales_h), 2}}},
+    {"TQ1_0", sizeof(BlockTQ1_0), {BQ_F16(BlockTQ1_0, d)}},
+    {"TQ2_0", sizeof(BlockTQ2_0), {BQ_F16(BlockTQ2_0, d)}},
+    {"MXFP4", sizeof(BlockMXFP4), {}},
+    {"NVFP4", sizeof(BlockNVFP4), {}},
+    {"Q1_0", sizeof(BlockQ1_0), {BQ_F16(BlockQ1_0, d)}},
+    {"Q2_0", sizeof(BlockQ2_0), {BQ_F16(BlockQ2_0, d)}},
 };
 
 #undef BQ_F16

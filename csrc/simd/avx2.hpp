@@ -52,6 +52,30 @@ struct Avx2 {
         return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), i);
     }
 
+    static BQ_INLINE Bytes load_nibbles_of_eights(const uint8_t* p) {
+        return _mm256_permute4x64_epi64(load_nibbles(p), 0xd8);
+    }
+    static BQ_INLINE Bytes load_pairs(const uint8_t* p) {
+        const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5,
+                                                5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
+        __m256i a = _mm256_shuffle_epi8(_mm256_set1_epi64x(load_as<int64_t>(p)), spread);
+        // Each pair to the low bits of its byte: by 4 in the odd words, then by 2 in the odd bytes.
+        a = _mm256_blend_epi16(a, _mm256_srli_epi16(a, 4), 0xaa);
+        a = _mm256_blendv_epi8(a, _mm256_srli_epi16(a, 2), _mm256_set1_epi16(static_cast<short>(0xff00)));
+        return _mm256_and_si256(a, _mm256_set1_epi8(3));
+    }
+    static BQ_INLINE Bytes trits(Bytes a, Bytes power) {
+        // Products of the even and of the odd bytes; of each its low byte.
+        const __m256i low_byte = _mm256_set1_epi16(255);
+        const __m256i even = _mm256_and_si256(_mm256_mullo_epi16(a, power), low_byte);
+        const __m256i odd = _mm256_mullo_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(power, 8));
+        const __m256i rest = _mm256_or_si256(even, _mm256_slli_epi16(odd, 8));
+        // The digit counts the thirds of 256 reached: 86 and 171.
+        const __m256i one = _mm256_cmpeq_epi8(_mm256_max_epu8(rest, splat(86)), rest);
+        const __m256i two = _mm256_cmpeq_epi8(_mm256_max_epu8(rest, splat(171)), rest);
+        return _mm256_abs_epi8(_mm256_add_epi8(one, two));
+    }
+
     // ---- dot products
     static BQ_INLINE Ints dot_unsigned(Bytes w, Bytes a) {
         return _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1));

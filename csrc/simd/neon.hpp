@@ -66,6 +66,25 @@ struct Neon {
         return {vqtbl1q_u8(entries, i.low), vqtbl1q_u8(entries, i.high)};
     }
 
+    static BQ_INLINE Bytes load_nibbles_of_eights(const uint8_t* p) {
+        const Bytes nibbles = load_nibbles(p);
+        const uint64x2_t low = vreinterpretq_u64_u8(nibbles.low), high = vreinterpretq_u64_u8(nibbles.high);
+        return {vreinterpretq_u8_u64(vzip1q_u64(low, high)), vreinterpretq_u8_u64(vzip2q_u64(low, high))};
+    }
+    static BQ_INLINE Bytes load_pairs(const uint8_t* p) {
+        const int8x16_t right = vreinterpretq_s8_u32(vdupq_n_u32(0xfafcfe00u));  // by 0, 2, 4, 6
+        const uint8x8_t v = vld1_u8(p);
+        const uint8x8_t twice_low = vzip1_u8(v, v), twice_high = vzip2_u8(v, v);
+        const uint8x16_t low = vcombine_u8(vzip1_u8(twice_low, twice_low), vzip2_u8(twice_low, twice_low));
+        const uint8x16_t high =
+            vcombine_u8(vzip1_u8(twice_high, twice_high), vzip2_u8(twice_high, twice_high));
+        const uint8x16_t mask = vdupq_n_u8(3);
+        return {vandq_u8(vshlq_u8(low, right), mask), vandq_u8(vshlq_u8(high, right), mask)};
+    }
+    static BQ_INLINE Bytes trits(Bytes a, Bytes power) {
+        return {trits_of(vmulq_u8(a.low, power.low)), trits_of(vmulq_u8(a.high, power.high))};
+    }
+
     // ---- dot products
     static BQ_INLINE Ints dot_unsigned(Bytes w, Bytes a) { return dot_signed(w, a); }
     static BQ_INLINE Ints dot_signed(Bytes w, Bytes a) {
@@ -200,6 +219,11 @@ struct Neon {
             default:
                 return vshlq_u8(a, vdupq_n_s8(static_cast<int8_t>(-right)));
         }
+    }
+    // How many thirds of 256 are reached: 86 and 171.
+    static BQ_INLINE uint8x16_t trits_of(uint8x16_t rest) {
+        const uint8x16_t one = vcgeq_u8(rest, vdupq_n_u8(86)), two = vcgeq_u8(rest, vdupq_n_u8(171));
+        return vsubq_u8(vdupq_n_u8(0), vaddq_u8(one, two));
     }
     static BQ_INLINE int32x4_t dot_half(int8x16_t w, int8x16_t a) {
 #if defined(BQ_NEON_DOTPROD)

@@ -74,6 +74,24 @@ struct Scalar {
         return i;
     }
 
+    // 16 bytes: of each eight their low nibbles, then their high nibbles.
+    static inline Bytes load_nibbles_of_eights(const uint8_t* p) {
+        Bytes r;
+        for (int i = 0; i < 32; ++i) r.v[i] = p[i / 16 * 8 + i % 8] >> (i & 8) / 2 & 15;
+        return r;
+    }
+    // 8 bytes as 32 pairs of bits, the first in the low bits of p[0].
+    static inline Bytes load_pairs(const uint8_t* p) {
+        Bytes r;
+        for (int i = 0; i < 32; ++i) r.v[i] = p[i / 4] >> 2 * (i % 4) & 3;
+        return r;
+    }
+    // The first digit to base 3 of the fraction (a * power mod 256) / 256.
+    static inline Bytes trits(Bytes a, Bytes power) {
+        for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint8_t>((a.v[i] * power.v[i] & 255) * 3 >> 8);
+        return a;
+    }
+
     // ---- dot products, exact in int32: neither overflows nor saturates
     // w in 0..127 with a in -127..127.
     static inline Ints dot_unsigned(Bytes w, Bytes a) { return dot_signed(w, a); }

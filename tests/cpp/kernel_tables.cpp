@@ -70,6 +70,22 @@ void reference_decode(FormatId id, const uint8_t* row, float* out, int64_t k) {
             return decode_row<Q5_K>(row, out, k);
         case Q6_K:
             return decode_row<Q6_K>(row, out, k);
+        case IQ4_NL:
+            return decode_row<IQ4_NL>(row, out, k);
+        case IQ4_XS:
+            return decode_row<IQ4_XS>(row, out, k);
+        case TQ1_0:
+            return decode_row<TQ1_0>(row, out, k);
+        case TQ2_0:
+            return decode_row<TQ2_0>(row, out, k);
+        case MXFP4:
+            return decode_row<MXFP4>(row, out, k);
+        case NVFP4:
+            return decode_row<NVFP4>(row, out, k);
+        case Q1_0:
+            return decode_row<Q1_0>(row, out, k);
+        case Q2_0:
+            return decode_row<Q2_0>(row, out, k);
         default:
             break;
     }
@@ -83,7 +99,7 @@ void put_f16(uint8_t* block, size_t offset, float value) {
     std::memcpy(block + offset, &h, 2);
 }
 
-// Overwrites the float16 fields of a block with scales of about 0.01.
+// Overwrites the floating point scales of a block with some of about 0.01.
 void set_scales(FormatId id, uint8_t* block, Rng& rng) {
     using enum FormatId;
     const auto put = [&](size_t offset) { put_f16(block, offset, 0.01f * rng.uniform()); };
@@ -104,6 +120,21 @@ void set_scales(FormatId id, uint8_t* block, Rng& rng) {
             return put(0), put(2);
         case Q6_K:
             return put(offsetof(BlockQ6_K, d));
+        case IQ4_NL:
+        case IQ4_XS:
+        case Q1_0:
+        case Q2_0:
+            return put(0);
+        case TQ1_0:
+            return put(offsetof(BlockTQ1_0, d));
+        case TQ2_0:
+            return put(offsetof(BlockTQ2_0, d));
+        case MXFP4:  // 2^-12 to 2^-5
+            block[offsetof(BlockMXFP4, e)] = static_cast<uint8_t>(115 + rng.next() % 8);
+            return;
+        case NVFP4:  // any of the subnormals and small numbers
+            for (size_t i = 0; i < 4; ++i) block[i] = static_cast<uint8_t>(rng.next() % 32);
+            return;
         default:
             throw "a format whose scales the tests do not know";
     }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -93,31 +94,82 @@ void each_quantized(Body body) {
     body.template operator()<FormatId::Q4_K>();
     body.template operator()<FormatId::Q5_K>();
     body.template operator()<FormatId::Q6_K>();
+    body.template operator()<FormatId::IQ4_NL>();
+    body.template operator()<FormatId::IQ4_XS>();
+    body.template operator()<FormatId::TQ1_0>();
+    body.template operator()<FormatId::TQ2_0>();
+    body.template operator()<FormatId::MXFP4>();
+    body.template operator()<FormatId::NVFP4>();
+    body.template operator()<FormatId::Q1_0>();
+    body.template operator()<FormatId::Q2_0>();
 }
 
-// The smallest and the largest integer of the format.
-struct Levels {
-    int low, high;
-};
-Levels levels_of(FormatId id) {
+std::vector<int> from_to(int low, int high) {
+    std::vector<int> levels;
+    for (int level = low; level <= high; ++level) levels.push_back(level);
+    return levels;
+}
+
+// The integers of the format.
+std::vector<int> levels_of(FormatId id) {
     switch (id) {
         case FormatId::Q4_0:
-            return {-8, 7};
+            return from_to(-8, 7);
         case FormatId::Q5_0:
-            return {-16, 15};
+            return from_to(-16, 15);
         case FormatId::Q8_0:
-            return {-127, 127};
+            return from_to(-127, 127);
         case FormatId::Q2_K:
-            return {0, 3};
+            return from_to(0, 3);
         case FormatId::Q3_K:
-            return {-4, 3};
+            return from_to(-4, 3);
         case FormatId::Q6_K:
-            return {-32, 31};
+            return from_to(-32, 31);
         case FormatId::Q4_1:
         case FormatId::Q4_K:
-            return {0, 15};
+            return from_to(0, 15);
+        case FormatId::Q5_1:
+        case FormatId::Q5_K:
+            return from_to(0, 31);
+        case FormatId::TQ1_0:
+        case FormatId::TQ2_0:
+            return from_to(-1, 1);
+        case FormatId::Q1_0:
+            return {-1, 1};
+        case FormatId::Q2_0:
+            return from_to(-1, 2);
+        case FormatId::MXFP4:
+        case FormatId::NVFP4:
+            return {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12};
+        case FormatId::IQ4_NL:
+        case FormatId::IQ4_XS:
+            return {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
         default:
-            return {0, 31};
+            throw "a format whose integers the tests do not know";
+    }
+}
+
+// Whether integers are chosen for the scale as stored; else for the one before it is rounded to f16.
+bool chosen_for_stored_scale(FormatId id) {
+    using enum FormatId;
+    return id == Q2_K || id == Q3_K || id == Q4_K || id == Q5_K || id == Q6_K || id == MXFP4 || id == NVFP4;
+}
+
+// How far one element among zeros may be from itself, as a share of it, and the zeros from zero.
+struct LoneError {
+    float peak, zeros;
+};
+LoneError lone_error(FormatId id) {
+    switch (id) {
+        case FormatId::MXFP4:  // the scale is a power of two: from 4 to 6 and from 6 to 8 there is nothing
+            return {0.25f, 0.0f};
+        case FormatId::NVFP4:  // the scale has three bits of mantissa
+            return {0x1p-4f, 0.0f};
+        case FormatId::IQ4_NL:  // there is no level for zero: the nearest is 1 of at least 113
+        case FormatId::IQ4_XS:
+            return {0x1p-9f, 1.0f / 112};
+        default:  // a few f16 roundings; zeros are exact where there is no minimum to add
+            return {0x1p-9f, format_info(id).has_minima ? 0x1p-9f : 0.0f};
     }
 }
 
@@ -207,6 +259,7 @@ TEST_CASE("zeros of either sign decode to zero, with and without an imatrix") {
 
 TEST_CASE("one element among zeros survives, and the zeros stay zero") {
     each_quantized([&]<FormatId id>() {
+        if (id == FormatId::Q1_0) return;  // which has no zero: the next test
         CAPTURE(std::string(format_info(id).name));
         for (int at : {0, 15, 16, 31, 100, 255})
             for (float value : {1.0f, -1.0f, 640.0f, -8.0f}) {
@@ -215,18 +268,67 @@ TEST_CASE("one element among zeros survives, and the zeros stay zero") {
                 const std::vector<uint8_t> bytes = encode(format_info(id), x, 256, nullptr);
                 float out[256];
                 decode_row<id>(bytes.data(), out, 256);
-                // 2^-9: a few f16 roundings. Zeros are exact where there is no minimum to add.
-                for (int i = 0; i < 256; ++i) {
-                    const bool exact = i != at && !CommonForm<id>::has_minima;
-                    CHECK(std::fabs(out[i] - x[i]) <= (exact ? 0.0f : 0x1p-9f * std::fabs(value)));
-                }
+                const auto [peak, zeros] = lone_error(id);
+                for (int i = 0; i < 256; ++i)
+                    CHECK(std::fabs(out[i] - x[i]) <= (i == at ? peak : zeros) * std::fabs(value));
             }
     });
 }
 
-// For the scale and minimum as stored, no other integer would have been closer (K formats), or only by what
-// the rounding of the scale to f16 can move (the others, which choose integers for the scale before it is
-// rounded).
+TEST_CASE("Q1_0 keeps signs and the mean magnitude of a block") {
+    Rng rng(17);
+    std::vector<float> x(256);
+    for (float& v : x) v = rng.uniform();
+    x[3] = 0.0f;
+    x[4] = -0.0f;
+    const std::vector<uint8_t> bytes = encode(format_info(FormatId::Q1_0), x, 256, nullptr);
+    float out[256];
+    decode_row<FormatId::Q1_0>(bytes.data(), out, 256);
+    for (int block = 0; block < 2; ++block) {
+        double sum = 0;
+        for (int i = block * 128; i < (block + 1) * 128; ++i) sum += std::fabs(x[i]);
+        for (int i = block * 128; i < (block + 1) * 128; ++i) {
+            CHECK(std::fabs(out[i]) == doctest::Approx(sum / 128).epsilon(0x1p-10));
+            CHECK(std::signbit(out[i]) == (x[i] < 0));  // zeros of either sign count as positive
+        }
+    }
+}
+
+// The floored logarithm that fixes MXFP4's exponent is taken of a float32: just below a power of two it
+// rounds up.
+TEST_CASE("MXFP4 and NVFP4 scales at the edges of their ranges") {
+    std::vector<float> x(64, 0.0f);
+    const auto first_byte = [&](FormatId id, float peak) {
+        x[5] = peak;
+        return static_cast<int>(encode(format_info(id), x, 64, nullptr)[0]);
+    };
+    const auto e8m0 = [&](float peak) { return first_byte(FormatId::MXFP4, peak); };
+    CHECK(e8m0(1.0f) == 125);
+    CHECK(e8m0(-4.0f) == 127);
+    CHECK(e8m0(std::nextafter(1.0f, 0.0f)) == 124);     // logarithms near 0 are fine
+    CHECK(e8m0(std::nextafter(0x1p40f, 0.0f)) == 165);  // rounds to 40
+    CHECK(e8m0(0x1p40f - 22 * 0x1p16f) == 165);         // 22 units of 24 bits below still do
+    CHECK(e8m0(0x1p40f - 23 * 0x1p16f) == 164);         // 23 no more
+    CHECK(e8m0(std::numeric_limits<float>::max()) == 253);
+    CHECK(e8m0(0x1p-125f) == 0);
+    CHECK(e8m0(0x1p-126f) == 255);  // wraps, as in ggml
+    CHECK(e8m0(0.0f) == 0);
+    const auto ue4m3 = [&](float peak) { return first_byte(FormatId::NVFP4, peak); };
+    CHECK(ue4m3(6.0f) == 0x38);
+    CHECK(ue4m3(6.0f * 1.0625f) == 0x39);  // halves up
+    CHECK(ue4m3(6.0f * 1.9375f) == 0x40);  // with a carry
+    CHECK(ue4m3(6.0f * 240.0f) == 0x77);
+    CHECK(ue4m3(6.0f * 256.0f) == 0x7e);  // 448
+    CHECK(ue4m3(1e30f) == 0x7e);
+    CHECK(ue4m3(6.0f * 0x1p-9f) == 1);
+    CHECK(ue4m3(6.0f * 0x1p-10f) == 1);
+    CHECK(ue4m3(5.9f * 0x1p-10f) == 0);
+    CHECK(ue4m3(6.0f * 0x1p-6f) == 8);
+    CHECK(ue4m3(6.0f * 7.9f * 0x1p-9f) == 7);  // the subnormals do not round up into the normal numbers
+}
+
+// For the scale and minimum as stored, no other integer would have been closer, or only by what the rounding
+// of the scale to f16 can move where integers are chosen before it.
 TEST_CASE("each integer is the nearest that the stored scale allows") {
     Rng rng(99);
     std::vector<float> x(8 * 256);
@@ -243,21 +345,22 @@ TEST_CASE("each integer is the nearest that the stored scale allows") {
         std::vector<float> scales(x.size() / Form::run), minima(x.size() / Form::run, 0.0f), out(x.size());
         unpack_row<id>(bytes.data(), q.data(), scales.data(), minima.data(), k);
         decode_row<id>(bytes.data(), out.data(), k);
-        const auto [low, high] = levels_of(id);
-        const bool chosen_after_rounding = Form::elements == 256;
+        const std::vector<int> levels = levels_of(id);
+        const float finest = id == FormatId::IQ4_XS ? 32 * 0x1p-25f : 0x1p-25f;  // scales are multiples
+        const bool chosen_after_rounding = chosen_for_stored_scale(id);
         for (size_t i = 0; i < x.size(); ++i) {
             const float scale = scales[i / Form::run], minimum = minima[i / Form::run];
-            CHECK(q[i] >= low);
-            CHECK(q[i] <= high);
+            CHECK(std::find(levels.begin(), levels.end(), q[i]) != levels.end());
             if (scale == 0) continue;
             float best = INFINITY;
-            for (int level = low; level <= high; ++level)
+            for (int level : levels)
                 best = std::min(best, std::fabs(x[i] - (scale * static_cast<float>(level) - minimum)));
-            const float f16_error = std::max(std::fabs(scale) * 0x1p-11f, 0x1p-25f);
-            const float slack = chosen_after_rounding
-                                    ? 1e-5f * (std::fabs(x[i]) + std::fabs(minimum))
-                                    : 2 * (static_cast<float>(std::max(-low, high)) * f16_error +
-                                           std::fabs(minimum) * 0x1p-11f);
+            const float f16_error = std::max(std::fabs(scale) * 0x1p-11f, finest);
+            const float slack =
+                chosen_after_rounding
+                    ? 1e-5f * (std::fabs(x[i]) + std::fabs(minimum))
+                    : 2 * (static_cast<float>(std::max(-levels.front(), levels.back())) * f16_error +
+                           std::fabs(minimum) * 0x1p-11f);
             CHECK(std::fabs(x[i] - out[i]) <= best + slack);
         }
     });
@@ -288,6 +391,11 @@ TEST_CASE("error shrinks with the bits") {
     CHECK(relative_rmse.operator()<FormatId::Q4_0>() < 0.1);
     CHECK(relative_rmse.operator()<FormatId::Q3_K>() < 0.16);
     CHECK(relative_rmse.operator()<FormatId::Q2_K>() < 0.33);
+    CHECK(relative_rmse.operator()<FormatId::IQ4_NL>() < 0.09);
+    CHECK(relative_rmse.operator()<FormatId::IQ4_XS>() < 0.09);
+    CHECK(relative_rmse.operator()<FormatId::NVFP4>() < 0.11);
+    CHECK(relative_rmse.operator()<FormatId::MXFP4>() < 0.15);
+    CHECK(relative_rmse.operator()<FormatId::Q1_0>() < 0.65);
 }
 
 // Under UBSan this is the test that no conversion or shift is undefined for any finite input.

@@ -87,6 +87,54 @@ float q6_k(Bytes b, int i) {
     return scale * static_cast<float>(low + 16 * high - 32);
 }
 
+float tq1_0(Bytes b, int i) {
+    const int byte = i < 160 ? i % 32 : i < 240 ? 32 + i % 16 : 48 + i % 4;
+    const int trit = i < 160 ? i / 32 : i < 240 ? (i - 160) / 16 : (i - 240) / 4;
+    // Digit by digit: the byte is a fraction of 256, three times it carries the next digit over.
+    int digit = 0;
+    for (int n = 0, rest = b.p[byte]; n <= trit; ++n) {
+        digit = 3 * rest / 256;
+        rest = 3 * rest % 256;
+    }
+    return b.f16(52) * static_cast<float>(digit - 1);
+}
+float tq2_0(Bytes b, int i) {
+    return b.f16(64) * static_cast<float>(b.bits(i / 128 * 32 + i % 32, i % 128 / 32 * 2, 2) - 1);
+}
+float q1_0(Bytes b, int i) {
+    return b.bits(2 + i / 8, i % 8, 1) ? b.f16(0) : -b.f16(0);
+}
+float q2_0(Bytes b, int i) {
+    return b.f16(0) * static_cast<float>(b.bits(2 + i / 4, 2 * (i % 4), 2) - 1);
+}
+// Sign, exponent and mantissa of the 4-bit floats; minus zero is zero.
+double e2m1(int code) {
+    const int exponent = code >> 1 & 3, mantissa = code & 1;
+    const double magnitude = exponent ? std::ldexp(2 + mantissa, exponent - 2) : 0.5 * mantissa;
+    return code >> 3 && magnitude != 0 ? -magnitude : magnitude;
+}
+float mxfp4(Bytes b, int i) {
+    return static_cast<float>(std::ldexp(e2m1(b.bits(1 + i % 16, i / 16 * 4, 4)), b.p[0] - 127));
+}
+float nvfp4(Bytes b, int i) {
+    const int code = b.bits(4 + i / 16 * 8 + i % 8, i % 16 / 8 * 4, 4);
+    const int scale = b.p[i / 16], exponent = scale >> 3 & 15, mantissa = scale & 7;
+    double value = exponent ? std::ldexp(8 + mantissa, exponent - 10) : std::ldexp(mantissa, -9);
+    if (scale == 0x7f) value = 0;
+    value *= e2m1(code);
+    return static_cast<float>(value == 0 && code > 8 ? -0.0 : value);
+}
+constexpr int kIq4Levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+float iq4_nl(Bytes b, int i) {
+    return b.f16(0) * static_cast<float>(kIq4Levels[b.bits(2 + i % 16, i / 16 * 4, 4)]);
+}
+float iq4_xs(Bytes b, int i) {
+    const int j = i / 32;
+    const int scale = b.bits(4 + j / 2, j % 2 * 4, 4) + 16 * b.bits(2 + j / 4, j % 4 * 2, 2);
+    const int level = kIq4Levels[b.bits(8 + j * 16 + i % 16, i % 32 / 16 * 4, 4)];
+    return b.f16(0) * static_cast<float>(scale - 32) * static_cast<float>(level);
+}
+
 bool same_bits_or_nan(float a, float b) {
     return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b) || (std::isnan(a) && std::isnan(b));
 }
@@ -120,6 +168,7 @@ void check_format(float (*formula)(Bytes, int), std::vector<int> halves) {
     int8_t q[Form::elements];
     float scales[Form::runs], minima[Form::runs] = {}, out[Form::elements];
     for (int at : halves) block[at + 1] = 0x35;
+    if (id == FormatId::MXFP4) block[0] = 0x70;
     unpack_block<id>(block, q, scales, Form::has_minima ? minima : nullptr);
     decode_block<id>(block, out);
     for (int i = 0; i < Form::elements; ++i) {
@@ -141,6 +190,14 @@ TEST_CASE("decode equals each format's formula, on random bytes and special scal
     check_format<FormatId::Q4_K>(q4_k, {0, 2});
     check_format<FormatId::Q5_K>(q5_k, {0, 2});
     check_format<FormatId::Q6_K>(q6_k, {208});
+    check_format<FormatId::TQ1_0>(tq1_0, {52});
+    check_format<FormatId::TQ2_0>(tq2_0, {64});
+    check_format<FormatId::Q1_0>(q1_0, {0});
+    check_format<FormatId::Q2_0>(q2_0, {0});
+    check_format<FormatId::MXFP4>(mxfp4, {});
+    check_format<FormatId::NVFP4>(nvfp4, {});
+    check_format<FormatId::IQ4_NL>(iq4_nl, {0});
+    check_format<FormatId::IQ4_XS>(iq4_xs, {0});
 }
 
 TEST_CASE("rows unpack and decode block after block") {
