@@ -1,6 +1,6 @@
 // Blocks to the common form in vectors: for each format, written once over the vocabulary,
 //
-//   kRun      elements that share a scale here: 16 or 32
+//   kRun      elements that share a scale here: 16, or 32 with the scale of a longer run repeated
 //   kOffset   value = scale * (chunk - kOffset) - minimum; 0 when kSigned
 //   kSigned   chunks hold signed bytes; otherwise 0..127
 //   chunk     the elements 32 j to 32 j + 31 of a block
