@@ -96,7 +96,7 @@ class MulMat:
 
     def __init__(self, ggml: Ggml, kind: int, data: np.ndarray, x: np.ndarray) -> None:
         self._ggml, (m, k), n = ggml, x.shape, data.shape[0]
-        size = data.nbytes + x.nbytes * 4 + m * n * 4 + (16 << 20)
+        size = 2 * data.nbytes + x.nbytes * 8 + m * n * 4 + (64 << 20)  # ggml's graph takes its scratch there too
         self._context = ggml.base.ggml_init(_InitParams(size, None, False))
         weights = ggml.base.ggml_new_tensor_2d(self._context, kind, k, n)
         rows = ggml.base.ggml_new_tensor_2d(self._context, 0, k, m)
