@@ -12,38 +12,56 @@ template <class S, FormatId id, int kRows>
 struct RowDotF32 {
     using Wide = typename S::Wide;
     const float* x[kRows];
-    Wide acc[kRows][2];  // two chains each; the same ones whatever kRows is
+    Wide acc[kRows];
 
     BQ_INLINE RowDotF32(const float* rows, int64_t k, int64_t first_row) {
         for (int r = 0; r < kRows; ++r) {
             x[r] = rows + (first_row + r) * k;
-            acc[r][0] = acc[r][1] = S::wide_zero();
+            acc[r] = S::wide_zero();
         }
     }
 
+    // Two chains of additions for each row that start anew in each step, so that steps can overlap; the same ones
+    // whatever kRows is.
+    struct Parts {
+        Wide sum[kRows][2];
+        BQ_INLINE Parts() {
+            for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = S::wide_zero();
+        }
+        BQ_INLINE void add_to(Wide (&acc)[kRows]) const {
+            for (int r = 0; r < kRows; ++r) acc[r] = S::add(acc[r], S::add(sum[r][0], sum[r][1]));
+        }
+    };
+
     template <int kBlocks>
     BQ_INLINE void blocks(const uint8_t* w, int64_t at) {
+        Parts parts;
         blocks_values<S, id, kBlocks>(w, [&](int j, int i, Wide v) BQ_INLINE_LAMBDA {
             for (int r = 0; r < kRows; ++r)
-                acc[r][i % 2] = S::mul_add(v, S::load_f32(x[r] + at + j * 32 + i * S::kWide), acc[r][i % 2]);
+                parts.sum[r][i % 2] =
+                    S::mul_add(v, S::load_f32(x[r] + at + j * 32 + i * S::kWide), parts.sum[r][i % 2]);
         });
+        parts.add_to(acc);
     }
 
     // kCount elements of a float format.
     template <int kCount>
     BQ_INLINE void floats(const uint8_t* w, int64_t at) {
         constexpr int kBytes = id == FormatId::F32 ? 4 : 2;
+        Parts parts;
         S::template repeat<kCount / S::kWide>([&](int i) BQ_INLINE_LAMBDA {
             const Wide v = load_floats<S, id>(w + i * S::kWide * kBytes);
             for (int r = 0; r < kRows; ++r)
-                acc[r][i % 2] = S::mul_add(v, S::load_f32(x[r] + at + i * S::kWide), acc[r][i % 2]);
+                parts.sum[r][i % 2] = S::mul_add(v, S::load_f32(x[r] + at + i * S::kWide), parts.sum[r][i % 2]);
         });
+        parts.add_to(acc);
     }
 
     BQ_INLINE void row(const uint8_t* w, int64_t k, float* y, int64_t ldy) {
         int64_t at = 0;
         if constexpr (id == FormatId::F32 || id == FormatId::F16 || id == FormatId::BF16) {
             constexpr int kBytes = id == FormatId::F32 ? 4 : 2;
+            for (; at + 128 <= k; at += 128) floats<128>(w + at * kBytes, at);
             for (; at + 32 <= k; at += 32) floats<32>(w + at * kBytes, at);
             if (at < k) {  // padded copies of the last elements
                 uint8_t weights[32 * kBytes] = {};
@@ -62,7 +80,7 @@ struct RowDotF32 {
             if constexpr (kGroup > 1)
                 for (; at < k; at += Form::elements, w += Form::bytes) blocks<1>(w, at);
         }
-        for (int r = 0; r < kRows; ++r) y[r * ldy] = S::wide_sum(S::add(acc[r][0], acc[r][1]));
+        for (int r = 0; r < kRows; ++r) y[r * ldy] = S::wide_sum(acc[r]);
     }
 };
 
