@@ -1,6 +1,6 @@
 """Writes the format table of the README from the registry; a test holds the README to it.
 
-    python bench/readme_table.py
+python bench/readme_table.py
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import blockquant as bq
 import numpy as np
 import pytest
-
-import blockquant as bq
 from blockquant.errors import FormatNotImplementedError
 
 QUANTIZED = [f for f in bq.formats.values() if f.run]

@@ -6,14 +6,13 @@ import json
 import struct
 from pathlib import Path
 
+import blockquant as bq
 import blocks
 import gguf
 import numpy as np
 import pytest
 from blocks import Bytes, Floats
 from ggml import Ggml
-
-import blockquant as bq
 
 IMPLEMENTED = [f.name for f in bq.formats.values() if f.implemented]
 WITHOUT_GGUF_DECODER = {"Q1_0", "Q2_0"}

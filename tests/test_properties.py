@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import blockquant as bq
 import blocks
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -9,8 +10,6 @@ import pytest
 from blocks import Floats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import blockquant as bq
 
 IMPLEMENTED = [f.name for f in bq.formats.values() if f.implemented]
 QUANTIZED = [name for name in IMPLEMENTED if bq.formats[name].run]

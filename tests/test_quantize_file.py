@@ -114,11 +114,14 @@ def assert_same_file(ours: Path, theirs: Path) -> None:
     raise AssertionError("the files differ outside metadata and tensors")
 
 
+MORE_RECIPES = ("Q4_1", "Q5_0", "Q5_1", "Q3_K_S", "Q3_K_L", "Q5_K_S", "F16", "BF16", "F32")
+MORE_RECIPES += ("IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4_MOE", "Q1_0", "Q2_0")
+
+
 @pytest.mark.native_oracle
 @pytest.mark.parametrize(
     "recipe",
-    [*RECIPES, "Q4_1", "Q5_0", "Q5_1", "Q3_K_S", "Q3_K_L", "Q5_K_S", "F16", "BF16", "F32", "IQ4_NL", "IQ4_XS"]
-    + ["TQ1_0", "TQ2_0", "MXFP4_MOE", "Q1_0", "Q2_0"],
+    [*RECIPES, *MORE_RECIPES],
 )
 def test_whole_file_of_the_bundled_model(recipe: str, tales: Path, tmp_path: Path) -> None:
     import native_oracle

@@ -42,8 +42,8 @@ static inline int round_half_away(float value) {
     return whole + (fraction >= 0.5f) - (fraction <= -0.5f);
 }
 
-// A scale as stored. When sums overflow, a scale can be infinity / infinity; the sign of that NaN differs between
-// processors, and x86's is the one that ggml's bytes have.
+// A scale as stored. When sums overflow, a scale can be infinity / infinity; the sign of that NaN differs
+// between processors, and x86's is the one that ggml's bytes have.
 static inline uint16_t scale_to_f16(float scale) {
     return scale != scale ? 0xfe00 : f32_to_f16(scale);
 }

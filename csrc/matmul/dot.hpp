@@ -63,8 +63,8 @@ struct RowDot {
             keep_in_memory(products[r]);
         }
 
-        // Two chains of additions for each row that start anew in each step, so that steps can overlap; the same
-        // ones whatever kRows is.
+        // Two chains of additions for each row that start anew in each step, so that steps can overlap; the
+        // same ones whatever kRows is.
         Floats part[kRows][2];
         for (int r = 0; r < kRows; ++r) part[r][0] = part[r][1] = S::zero();
 

@@ -21,8 +21,8 @@ struct RowDotF32 {
         }
     }
 
-    // Two chains of additions for each row that start anew in each step, so that steps can overlap; the same ones
-    // whatever kRows is.
+    // Two chains of additions for each row that start anew in each step, so that steps can overlap; the same
+    // ones whatever kRows is.
     struct Parts {
         Wide sum[kRows][2];
         BQ_INLINE Parts() {
@@ -52,7 +52,8 @@ struct RowDotF32 {
         S::template repeat<kCount / S::kWide>([&](int i) BQ_INLINE_LAMBDA {
             const Wide v = load_floats<S, id>(w + i * S::kWide * kBytes);
             for (int r = 0; r < kRows; ++r)
-                parts.sum[r][i % 2] = S::mul_add(v, S::load_f32(x[r] + at + i * S::kWide), parts.sum[r][i % 2]);
+                parts.sum[r][i % 2] =
+                    S::mul_add(v, S::load_f32(x[r] + at + i * S::kWide), parts.sum[r][i % 2]);
         });
         parts.add_to(acc);
     }
