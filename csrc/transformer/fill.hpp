@@ -63,7 +63,7 @@ void add_elements(float* x, const float* y, int64_t begin, int64_t end) {
 }
 
 TransformerKernels transformer_kernels() {
-    TransformerKernels kernels;
+    TransformerKernels kernels{};  // braces: an aggregate, not a shared constructor
     kernels.rms_norm = rms_norm_rows;
     kernels.rope = rope_rows;
     kernels.store_f32 = store_rows<float>;
