@@ -29,6 +29,18 @@ class _InitParams(c.Structure):
     _fields_ = [("mem_size", c.c_size_t), ("mem_buffer", c.c_void_p), ("no_alloc", c.c_bool)]
 
 
+class _Plan(c.Structure):
+    _fields_ = [
+        ("work_size", c.c_size_t),
+        ("work_data", c.c_void_p),
+        ("n_threads", c.c_int),
+        ("threadpool", c.c_void_p),
+        ("abort_callback", c.c_void_p),
+        ("abort_callback_data", c.c_void_p),
+        ("use_ref", c.c_bool),
+    ]
+
+
 _TO_FLOAT = c.CFUNCTYPE(None, c.c_void_p, c.c_void_p, c.c_int64)
 
 
@@ -69,7 +81,9 @@ class Ggml:
         b.ggml_new_graph.restype = p
         b.ggml_new_graph.argtypes = [p]
         b.ggml_build_forward_expand.argtypes = [p, p]
-        self.cpu.ggml_graph_compute_with_ctx.argtypes = [p, p, c.c_int]
+        self.cpu.ggml_graph_plan.restype = _Plan
+        self.cpu.ggml_graph_plan.argtypes = [p, c.c_int, p]
+        self.cpu.ggml_graph_compute.argtypes = [p, c.POINTER(_Plan)]
         self.cpu.ggml_cpu_init()
         self.version = b.ggml_version().decode()
 
@@ -96,7 +110,7 @@ class MulMat:
 
     def __init__(self, ggml: Ggml, kind: int, data: np.ndarray, x: np.ndarray) -> None:
         self._ggml, (m, k), n = ggml, x.shape, data.shape[0]
-        size = 2 * data.nbytes + x.nbytes * 8 + m * n * 4 + (64 << 20)  # ggml's graph takes its scratch there too
+        size = data.nbytes + x.nbytes + m * n * 4 + (16 << 20)
         self._context = ggml.base.ggml_init(_InitParams(size, None, False))
         weights = ggml.base.ggml_new_tensor_2d(self._context, kind, k, n)
         rows = ggml.base.ggml_new_tensor_2d(self._context, 0, k, m)
@@ -106,10 +120,16 @@ class MulMat:
         self._graph = ggml.base.ggml_new_graph(self._context)
         ggml.base.ggml_build_forward_expand(self._graph, product)
         self._result, self._shape = product, (m, n)
+        self._plans: dict[int, tuple[_Plan, np.ndarray]] = {}
 
     def run(self, threads: int) -> None:
         """Compute it once."""
-        self._ggml.cpu.ggml_graph_compute_with_ctx(self._context, self._graph, threads)
+        if threads not in self._plans:
+            plan = self._ggml.cpu.ggml_graph_plan(self._graph, threads, None)
+            scratch = np.empty(plan.work_size + 64, np.uint8)
+            plan.work_data = scratch.ctypes.data
+            self._plans[threads] = plan, scratch
+        self._ggml.cpu.ggml_graph_compute(self._graph, c.byref(self._plans[threads][0]))
 
     def result(self) -> np.ndarray:
         """float32 [M, N]."""

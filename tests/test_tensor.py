@@ -325,6 +325,10 @@ def test_environment_chooses_isa_and_threads() -> None:
     assert "ValueError" in done.stderr
     assert "mmx" in done.stderr
     assert "baseline" in done.stderr
+    done = _python("import blockquant as bq; bq.quantize([[0.0] * 32], 'Q8_0')", BLOCKQUANT_NUM_THREADS="many")
+    assert done.returncode == 1
+    assert "ValueError" in done.stderr
+    assert "many" in done.stderr
 
 
 def test_import_is_quick_and_needs_numpy_alone() -> None:

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "formats/half.hpp"
+#include "runtime/thread_pool.hpp"
 
 namespace py = pybind11;
 
@@ -108,6 +109,7 @@ const FormatInfo& checked_format(int ggml_type) {
 
 const KernelTable& checked_kernels() {
     if (const char* message = isa_error()) throw py::value_error(message);
+    if (const char* message = num_threads_error()) throw py::value_error(message);
     return kernels();
 }
 

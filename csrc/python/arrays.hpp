@@ -36,7 +36,7 @@ int64_t first_nonfinite(const float* x, int64_t n);
 
 // The entry of a ggml type id that comes from the Python layer, which has checked it.
 const FormatInfo& checked_format(int ggml_type);
-// The table in use; ValueError when BLOCKQUANT_ISA names one that cannot run here.
+// The table in use; ValueError when BLOCKQUANT_ISA or BLOCKQUANT_NUM_THREADS asks for what cannot be had.
 const KernelTable& checked_kernels();
 
 }  // namespace bq
