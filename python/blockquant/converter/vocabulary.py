@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,7 @@ from blockquant.converter.pre_tokenizers import pre_tokenizer_name
 from blockquant.converter.sentencepiece import read_pieces
 from blockquant.converter.special_tokens import special_metadata, special_texts
 from blockquant.errors import BlockquantError
-
-
-class TokenType(IntEnum):
-    """`tokenizer.ggml.token_type`."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
-
+from blockquant.token_types import TokenType
 
 _ADDED_SCORE = -1000.0
 _PADDING_SCORE = -10000.0

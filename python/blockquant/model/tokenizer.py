@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import IntEnum
 from typing import Any
 
 from blockquant.errors import BlockquantError, MissingExtraError
 from blockquant.model.pretokenizers import PRETOKENIZERS, PreTokenizer
 from blockquant.model.spm import SPACE, SpmMerger
-
-
-class TokenType(IntEnum):
-    """Values of `tokenizer.ggml.token_type`."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
-
+from blockquant.token_types import TokenType
 
 # Files do not list every token that ends a turn, so these are recognised by their text.
 _END_TEXTS = (
