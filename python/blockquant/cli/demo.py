@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -97,7 +98,7 @@ def demo(
 def _measure(path: Path, recipe: str, text: str, ctx: int, chunks: int) -> Row:
     with bq.gguf.open(path) as file:
         weights = sum(info.nbytes for info in file.tensor_infos.values())
-        elements = sum(_count(info.shape) for info in file.tensor_infos.values())
+        elements = sum(math.prod(info.shape) for info in file.tensor_infos.values())
     model = bq.Model.open(path)
     with bar(f"measuring {recipe}", unit="windows") as progress:
         result: dict[str, Any] = model.perplexity(text, n_ctx=ctx, chunks=chunks or None, progress=progress)
@@ -109,13 +110,6 @@ def _measure(path: Path, recipe: str, text: str, ctx: int, chunks: int) -> Row:
         stderr=result["stderr"],
         tokens_per_second=_generation_speed(model),
     )
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    product = 1
-    for n in shape:
-        product *= n
-    return product
 
 
 def _generation_speed(model: Any, tokens: int = 96) -> float:
