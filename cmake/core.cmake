@@ -10,11 +10,13 @@ file(GLOB BQ_CORE_SOURCES CONFIGURE_DEPENDS
 add_library(bq_core STATIC ${BQ_CORE_SOURCES} ${PROJECT_SOURCE_DIR}/csrc/targets/dispatch.cpp)
 target_link_libraries(bq_core PUBLIC bq_flags Threads::Threads)
 
-# bq_target(<name> <source> <flags>...): an object library of csrc/targets/<source>.cpp. Nothing but these is
+# bq_target(<name> <source> <flags>...): an object library of csrc/targets/<source>*.cpp. Nothing but these is
 # compiled with flags of an instruction set.
 set(BQ_TARGETS "" CACHE INTERNAL "the per-instruction-set object libraries")
 function(bq_target name source)
-  add_library(bq_${name} OBJECT ${PROJECT_SOURCE_DIR}/csrc/targets/${source}.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/targets/${source}.cpp
+                                      ${PROJECT_SOURCE_DIR}/csrc/targets/${source}_*.cpp)
+  add_library(bq_${name} OBJECT ${sources})
   target_link_libraries(bq_${name} PRIVATE bq_kernel_flags)
   target_compile_options(bq_${name} PRIVATE ${ARGN})
   target_sources(bq_core PRIVATE $<TARGET_OBJECTS:bq_${name}>)

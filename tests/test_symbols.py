@@ -15,7 +15,7 @@ import pytest
 BUILD = Path(__file__).parents[1] / "build"
 NM = shutil.which("nm")
 
-# One object a build and instruction set: <build>/CMakeFiles/bq_<isa>.dir/csrc/targets/<source>.cpp.o
+# A few objects a build and instruction set: <build>/CMakeFiles/bq_<isa>.dir/csrc/targets/<source>.cpp.o
 OBJECTS = sorted(
     path
     for path in BUILD.glob("*/CMakeFiles/bq_*.dir/csrc/targets/*.cpp.o")
@@ -35,8 +35,9 @@ def exported(path: Path) -> list[str]:
 
 @pytest.mark.skipif(NM is None, reason="needs nm")
 @pytest.mark.skipif(not OBJECTS, reason="needs the objects of a build in build/")
-@pytest.mark.parametrize("path", OBJECTS, ids=lambda p: f"{p.parents[4].name}-{p.parents[2].stem}")
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda p: f"{p.parents[4].name}-{p.parents[2].stem}-{p.name}")
 def test_only_the_table_is_exported(path: Path) -> None:
     isa = path.parents[2].stem.removeprefix("bq_")
     names = [name for name in exported(path) if not re.match(r"(DW\.ref\.)?__gxx_personality_v0$", name)]
-    assert names == [f"bq::fill_{isa}(bq::KernelTable&)"]
+    part = path.name.removesuffix(".cpp.o").partition("_")[2]
+    assert names == [f"bq::fill_{isa}{'_' + part if part else ''}(bq::KernelTable&)"]

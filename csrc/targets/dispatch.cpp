@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -19,28 +20,28 @@ struct Tables {
 
     Tables() {
         [[maybe_unused]] const CpuFeatures& cpu = cpu_features();
-        add(true, fill_baseline);
+        add(true, {fill_baseline, fill_baseline_matmul});
 #if defined(BQ_HAVE_AVX2)
         const bool avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
-        add(avx2, fill_avx2);
+        add(avx2, {fill_avx2, fill_avx2_matmul, fill_avx2_encode});
 #endif
 #if defined(BQ_HAVE_AVX512)
         add(avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl && cpu.avx512vnni,
-            fill_avx512);
+            {fill_avx512, fill_avx512_matmul, fill_avx512_encode});
 #endif
 #if defined(BQ_HAVE_NEON)
-        add(cpu.neon, fill_neon);
-        add(cpu.neon && cpu.dotprod, fill_neon_dotprod);
+        add(cpu.neon, {fill_neon, fill_neon_matmul, fill_neon_encode});
+        add(cpu.neon && cpu.dotprod, {fill_neon_dotprod, fill_neon_dotprod_matmul, fill_neon_dotprod_encode});
 #endif
         for (const KernelTable& table : tables) available.push_back(&table);
     }
 
-    void add(bool runs_here, void (*fill)(KernelTable&)) {
+    void add(bool runs_here, std::initializer_list<void (*)(KernelTable&)> fills) {
         if (!runs_here) return;
         KernelTable& table = tables.emplace_back();
-        fill(table);
         for (const FormatInfo& f : all_formats())
             table.formats[static_cast<int>(f.id)].encode = reference_encoder(f.id);
+        for (const auto fill : fills) fill(table);
     }
 };
 

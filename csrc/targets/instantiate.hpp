@@ -1,9 +1,8 @@
-// Every kernel for one vocabulary. Included once by each <isa>.cpp.
+// Decode, activations and the transformer for one vocabulary. Included once by each <isa>.cpp; the products
+// and the encoders, which take the compiler longest, have files of their own.
 #pragma once
 
 #include "decode/decode.hpp"
-#include "matmul/dot.hpp"
-#include "matmul/dot_f32.hpp"
 #include "matmul/quantize_activations.hpp"
 #include "simd/unpack_lookup.hpp"
 #include "simd/unpack_low_bit.hpp"
@@ -19,8 +18,6 @@ void fill_block_format(KernelTable& table) {
     f.decode_f32 = decode_row_of<S, id, OutF32>;
     f.decode_f16 = decode_row_of<S, id, OutF16>;
     f.decode_bf16 = decode_row_of<S, id, OutBF16>;
-    f.matmul_i8 = matmul_i8<S, id>;
-    f.matmul_f32 = matmul_f32<S, id>;
 }
 
 template <class S, FormatId... ids>
@@ -35,20 +32,16 @@ void fill_float_formats(KernelTable& table) {
     f32.decode_f32 = copy_floats<4, float>;
     f32.decode_f16 = decode_floats<S, F32, OutF16>;
     f32.decode_bf16 = decode_floats<S, F32, OutBF16>;
-    f32.matmul_f32 = matmul_f32<S, F32>;
     FormatKernels& f16 = table.formats[static_cast<int>(F16)];
     f16.decode_f32 = decode_floats<S, F16, OutF32>;
     f16.decode_f16 = copy_floats<2, uint16_t>;
     f16.decode_bf16 = decode_floats<S, F16, OutBF16>;
-    f16.matmul_f32 = matmul_f32<S, F16>;
     FormatKernels& bf16 = table.formats[static_cast<int>(BF16)];
     bf16.decode_f32 = decode_floats<S, BF16, OutF32>;
     bf16.decode_f16 = decode_floats<S, BF16, OutF16>;
     bf16.decode_bf16 = copy_floats<2, uint16_t>;
-    bf16.matmul_f32 = matmul_f32<S, BF16>;
 }
 
-// Everything but the encoders, which dispatch.cpp adds: their bytes must not depend on an instruction set.
 template <class S>
 void fill_table(KernelTable& table, const char* isa) {
     using enum FormatId;

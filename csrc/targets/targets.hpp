@@ -1,4 +1,5 @@
-// The one symbol of each per-instruction-set object: it fills a table. Call it only on a CPU that can run it.
+// The one symbol of each per-instruction-set object: it fills its part of a table. Call it only on a CPU that
+// can run it. Baseline has no encoders of its own: it runs the reference's.
 #pragma once
 
 namespace bq {
@@ -6,9 +7,18 @@ namespace bq {
 struct KernelTable;
 
 void fill_baseline(KernelTable& table);
+void fill_baseline_matmul(KernelTable& table);
 void fill_avx2(KernelTable& table);
+void fill_avx2_matmul(KernelTable& table);
+void fill_avx2_encode(KernelTable& table);
 void fill_avx512(KernelTable& table);
+void fill_avx512_matmul(KernelTable& table);
+void fill_avx512_encode(KernelTable& table);
 void fill_neon(KernelTable& table);
+void fill_neon_matmul(KernelTable& table);
+void fill_neon_encode(KernelTable& table);
 void fill_neon_dotprod(KernelTable& table);
+void fill_neon_dotprod_matmul(KernelTable& table);
+void fill_neon_dotprod_encode(KernelTable& table);
 
 }  // namespace bq

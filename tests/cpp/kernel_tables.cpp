@@ -8,12 +8,15 @@
 #include <unistd.h>
 #endif
 
+#include "encode/encode.hpp"
 #include "runtime/cpu_features.hpp"
 
 #if defined(BQ_SIMDE_AVX512)
 namespace bq {
 void fill_avx512_emulated(KernelTable& table);
-}
+void fill_avx512_matmul_emulated(KernelTable& table);
+void fill_avx512_encode_emulated(KernelTable& table);
+}  // namespace bq
 #endif
 
 namespace bq::test {
@@ -26,6 +29,10 @@ std::vector<const KernelTable*> runnable_kernels() {
         static const KernelTable emulated = [] {
             KernelTable table;
             fill_avx512_emulated(table);
+            fill_avx512_matmul_emulated(table);
+            for (const FormatInfo& f : all_formats())
+                table.formats[static_cast<int>(f.id)].encode = reference_encoder(f.id);
+            fill_avx512_encode_emulated(table);
             return table;
         }();
         tables.push_back(&emulated);
