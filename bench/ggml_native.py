@@ -56,12 +56,18 @@ class _Traits(c.Structure):
     ]
 
 
+def _load(directory: Path, name: str) -> c.CDLL:
+    found = sorted(directory.glob(f"lib{name}.so*"))
+    if not found:
+        raise OSError(f"no lib{name}.so in {directory}")
+    return c.CDLL(str(found[0]), mode=c.RTLD_GLOBAL)
+
+
 class Ggml:
     """Quantize, dequantize and multiply as llama.cpp does."""
 
     def __init__(self, directory: Path) -> None:
-        load = lambda name: c.CDLL(str(next(directory.glob(f"lib{name}.so*"))), mode=c.RTLD_GLOBAL)  # noqa: E731
-        self.base, self.cpu = load("ggml-base"), load("ggml-cpu")
+        self.base, self.cpu = _load(directory, "ggml-base"), _load(directory, "ggml-cpu")
         b, p, i64 = self.base, c.c_void_p, c.c_int64
         b.ggml_version.restype = c.c_char_p
         b.ggml_quantize_chunk.restype = c.c_size_t

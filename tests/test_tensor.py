@@ -136,6 +136,15 @@ def test_16_bit_output_is_the_rounded_float32_output(name: str, dtype: object) -
     np.testing.assert_array_equal(out.view(np.uint16), got.view(np.uint16))
 
 
+def test_encoding_into_an_array() -> None:
+    x = gaussian(3, 512)
+    expected = bq.quantize(x, "Q4_K")
+    out = np.empty_like(expected.data)
+    q = bq.quantize(x, "Q4_K", out=out)
+    assert np.shares_memory(q.data, out)
+    np.testing.assert_array_equal(out, expected.data)
+
+
 def test_a_gguf_enum_names_a_format() -> None:
     gguf = pytest.importorskip("gguf")
     x = gaussian(1, 256)
@@ -206,6 +215,7 @@ def test_matmul_takes_float_arrays_and_out() -> None:
         (lambda: bq.quantize(gaussian(2, 256), "Q4_K", imatrix=np.ones(32)), ValueError, r"imatrix has shape \(32,\)"),
         (lambda: bq.quantize(gaussian(2, 256), "Q4_K", imatrix=-np.ones(256)), ValueError, r"imatrix\[0\] is -1"),
         (lambda: bq.quantize(gaussian(2, 256), "Q4_K", threads=0), ValueError, r"at least 1"),
+        (lambda: bq.quantize(gaussian(2, 256), "Q4_K", out=np.empty((2, 143), np.uint8)), ValueError, r"out has shape"),
         (lambda: bq.matmul(gaussian(2, 64), bq.quantize(gaussian(2, 32), "Q8_0")), ValueError, r"does not fit"),
         (lambda: bq.matmul(gaussian(2, 32), gaussian(2, 2, 32)), ValueError, r"expected \[N, K\]"),
         (lambda: bq.matmul(gaussian(2, 32), [1.0]), TypeError, r"QuantizedTensor"),

@@ -126,7 +126,12 @@ class QuantizedTensor:
 
 
 def quantize(
-    x: object, format: object, imatrix: npt.ArrayLike | None = None, threads: int | None = None
+    x: object,
+    format: object,
+    imatrix: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    *,
+    out: Bytes | None = None,
 ) -> QuantizedTensor:
     """Quantize floats to blocks along the last axis; the bytes are those of ggml.
 
@@ -136,6 +141,7 @@ def quantize(
         format: a name such as ``"Q4_K"``, a Format, a ggml type id or a ``gguf.GGMLQuantizationType``.
         imatrix: weights of the squared error, float [K], or [E, K] for x of shape [E, N, K]; finite and >= 0.
         threads: default `get_num_threads()`. The bytes do not depend on it.
+        out: uint8 [..., row_bytes], C-contiguous, for the bytes; the result is a view of it.
 
     Raises:
         ValueError: K is not a multiple of the block size, unknown format, NaN or infinity in x (the first index is
@@ -149,11 +155,12 @@ def quantize(
         raise BlockquantError("x must have at least one dimension, got a single number")
     row_bytes = found.row_bytes(array.shape[-1])
     weights = _check_imatrix(imatrix, array.shape, found)
-    out = np.empty((*array.shape[:-1], row_bytes), np.uint8)
-    bad = _core.encode(array, code, found.ggml_type, out, weights, thread_count(threads))
+    shape, dtype = (*array.shape[:-1], row_bytes), np.dtype(np.uint8)
+    data = np.empty(shape, dtype) if out is None else check_out(out, shape, dtype)
+    bad = _core.encode(array, code, found.ggml_type, data, weights, thread_count(threads))
     if bad >= 0:
         raise _nonfinite_error(array, code, bad)
-    return QuantizedTensor(out, found)
+    return QuantizedTensor(data, found)
 
 
 def _check_imatrix(imatrix: npt.ArrayLike | None, shape: tuple[int, ...], format: Format) -> FloatArray | None:
