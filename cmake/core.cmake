@@ -2,6 +2,7 @@
 # instruction set, each compiled with its own flags.
 file(GLOB BQ_CORE_SOURCES CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/csrc/formats/*.cpp
+  ${PROJECT_SOURCE_DIR}/csrc/formats/codebooks/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/encode/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/gguf/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/matmul/*.cpp
