@@ -1,0 +1,188 @@
+// Searches that run in lanes: lane l of every vector belongs to run l of a group of runs, so that each run
+// sees the scalar order of operations, rounding included. A vocabulary is a struct of static functions, one
+// per instruction set (lanes_avx2.hpp, lanes_avx512.hpp, lanes_neon.hpp), with
+//
+//   kLanes, Float, Int, Mask        integers have 32 bits
+//   load, store, splat              of floats, at any address; load_int, store_int, splat_int
+//   add sub mul div sqrt abs        each rounded as IEEE says; nothing is ever fused
+//   min(a, b), max(a, b)            a < b ? a : b, a > b ? a : b: so b if one is NaN or both are zeros
+//   less less_equal equal           false for NaNs
+//   both either but_not negate      of masks; but_not(a, b) is a and not b
+//   any(m)
+//   select(m, a, b)                 m ? a : b, floats or integers
+//   bits_of from_bits to_float      reinterpretations; the value of an integer
+//   truncate_to_int                 as search::truncate_to_int: INT32_MIN where nothing fits
+//   add sub mul min max less equal  of integers, with bit_and, bit_or and bit_xor
+//   shift_left<n> shift_right<n>    of integers, bringing in zeros
+//   lookup8, lookup16(table, i)     entries of a table of 8 or 16 floats or integers, 0 <= i < 8 or 16
+//   gather(base, i)                 base[i] of any table of floats or integers
+//   store_bytes(p, a)               the low bytes of the lanes
+//   store_halves(p, a)              floats as search::scale_to_f16 has them
+//   max_across(a)                   the largest of all lanes, which hold no NaN
+//   transpose_tile(runs, at, out)   out[e * kLanes + l] = runs[l][at + e] for e < kTile;
+//                                   with <kStride>, rows of the result are that far apart
+//
+// Everything is in an anonymous namespace, as all that is compiled once per instruction set; see common.hpp.
+#pragma once
+
+#include <cstdint>
+
+#include "simd/common.hpp"
+
+namespace bq {
+namespace {
+
+// As search::round_to_int, for every float: what adding 1.5 * 2^23 leaves in the mantissa.
+template <class S>
+BQ_INLINE typename S::Int round_to_int(typename S::Float value) {
+    const auto bits = S::bits_of(S::add(value, S::splat(12582912.0f)));
+    return S::sub(S::bit_and(bits, S::splat_int(0x7fffff)), S::splat_int(0x400000));
+}
+
+// The nearest integer as a float, ties to even, never minus zero. Equal to round_to_int for |value| < 2^22
+// only.
+template <class S>
+BQ_INLINE typename S::Float round_small(typename S::Float value) {
+    const auto magic = S::splat(12582912.0f);
+    return S::sub(S::add(value, magic), magic);
+}
+
+template <class S>
+BQ_INLINE typename S::Int clamp(typename S::Int value, int low, int high) {
+    return S::min(S::max(value, S::splat_int(low)), S::splat_int(high));
+}
+
+// low <= high. A NaN becomes low.
+template <class S>
+BQ_INLINE typename S::Float clamp(typename S::Float value, float low, float high) {
+    return S::min(S::max(value, S::splat(low)), S::splat(high));
+}
+
+template <class S>
+BQ_INLINE typename S::Float negative(typename S::Float value) {
+    return S::from_bits(S::bit_xor(S::bits_of(value), S::splat_int(INT32_MIN)));
+}
+
+// Lanes l with l < count.
+template <class S>
+BQ_INLINE typename S::Mask first_lanes(int count) {
+    alignas(64) static constexpr int32_t kNumbers[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                         11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                                         22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    static_assert(S::kLanes <= 32);
+    return S::less(S::load_int(kNumbers), S::splat_int(count));
+}
+
+// Two vectors as one: the serial sums of two groups of runs proceed side by side, which hides their latency.
+template <class S>
+struct Paired {
+    static constexpr int kLanes = 2 * S::kLanes;
+    static constexpr int kTile = S::kTile;
+    struct Float {
+        typename S::Float a, b;
+    };
+    struct Int {
+        typename S::Int a, b;
+    };
+    struct Mask {
+        typename S::Mask a, b;
+    };
+
+    static BQ_INLINE Float load(const float* p) { return {S::load(p), S::load(p + S::kLanes)}; }
+    static BQ_INLINE Int load_int(const int32_t* p) { return {S::load_int(p), S::load_int(p + S::kLanes)}; }
+    static BQ_INLINE void store(float* p, Float v) {
+        S::store(p, v.a);
+        S::store(p + S::kLanes, v.b);
+    }
+    static BQ_INLINE void store_int(int32_t* p, Int v) {
+        S::store_int(p, v.a);
+        S::store_int(p + S::kLanes, v.b);
+    }
+    static BQ_INLINE void store_bytes(uint8_t* p, Int v) {
+        S::store_bytes(p, v.a);
+        S::store_bytes(p + S::kLanes, v.b);
+    }
+    static BQ_INLINE void store_halves(void* p, Float v) {
+        S::store_halves(p, v.a);
+        S::store_halves(static_cast<uint16_t*>(p) + S::kLanes, v.b);
+    }
+    static BQ_INLINE Float splat(float value) { return {S::splat(value), S::splat(value)}; }
+    static BQ_INLINE Int splat_int(int32_t value) { return {S::splat_int(value), S::splat_int(value)}; }
+
+    static BQ_INLINE Float add(Float x, Float y) { return {S::add(x.a, y.a), S::add(x.b, y.b)}; }
+    static BQ_INLINE Float sub(Float x, Float y) { return {S::sub(x.a, y.a), S::sub(x.b, y.b)}; }
+    static BQ_INLINE Float mul(Float x, Float y) { return {S::mul(x.a, y.a), S::mul(x.b, y.b)}; }
+    static BQ_INLINE Float div(Float x, Float y) { return {S::div(x.a, y.a), S::div(x.b, y.b)}; }
+    static BQ_INLINE Float min(Float x, Float y) { return {S::min(x.a, y.a), S::min(x.b, y.b)}; }
+    static BQ_INLINE Float max(Float x, Float y) { return {S::max(x.a, y.a), S::max(x.b, y.b)}; }
+    static BQ_INLINE Float sqrt(Float x) { return {S::sqrt(x.a), S::sqrt(x.b)}; }
+    static BQ_INLINE Float abs(Float x) { return {S::abs(x.a), S::abs(x.b)}; }
+
+    static BQ_INLINE Mask less(Float x, Float y) { return {S::less(x.a, y.a), S::less(x.b, y.b)}; }
+    static BQ_INLINE Mask less_equal(Float x, Float y) {
+        return {S::less_equal(x.a, y.a), S::less_equal(x.b, y.b)};
+    }
+    static BQ_INLINE Mask equal(Float x, Float y) { return {S::equal(x.a, y.a), S::equal(x.b, y.b)}; }
+    static BQ_INLINE Mask less(Int x, Int y) { return {S::less(x.a, y.a), S::less(x.b, y.b)}; }
+    static BQ_INLINE Mask equal(Int x, Int y) { return {S::equal(x.a, y.a), S::equal(x.b, y.b)}; }
+    static BQ_INLINE Mask both(Mask x, Mask y) { return {S::both(x.a, y.a), S::both(x.b, y.b)}; }
+    static BQ_INLINE Mask either(Mask x, Mask y) { return {S::either(x.a, y.a), S::either(x.b, y.b)}; }
+    static BQ_INLINE Mask but_not(Mask x, Mask y) { return {S::but_not(x.a, y.a), S::but_not(x.b, y.b)}; }
+    static BQ_INLINE Mask negate(Mask x) { return {S::negate(x.a), S::negate(x.b)}; }
+    static BQ_INLINE bool any(Mask x) { return S::any(S::either(x.a, x.b)); }
+    static BQ_INLINE Float select(Mask m, Float x, Float y) {
+        return {S::select(m.a, x.a, y.a), S::select(m.b, x.b, y.b)};
+    }
+    static BQ_INLINE Int select(Mask m, Int x, Int y) {
+        return {S::select(m.a, x.a, y.a), S::select(m.b, x.b, y.b)};
+    }
+
+    static BQ_INLINE Int bits_of(Float x) { return {S::bits_of(x.a), S::bits_of(x.b)}; }
+    static BQ_INLINE Float from_bits(Int x) { return {S::from_bits(x.a), S::from_bits(x.b)}; }
+    static BQ_INLINE Float to_float(Int x) { return {S::to_float(x.a), S::to_float(x.b)}; }
+    static BQ_INLINE Int truncate_to_int(Float x) {
+        return {S::truncate_to_int(x.a), S::truncate_to_int(x.b)};
+    }
+    static BQ_INLINE Int add(Int x, Int y) { return {S::add(x.a, y.a), S::add(x.b, y.b)}; }
+    static BQ_INLINE Int sub(Int x, Int y) { return {S::sub(x.a, y.a), S::sub(x.b, y.b)}; }
+    static BQ_INLINE Int mul(Int x, Int y) { return {S::mul(x.a, y.a), S::mul(x.b, y.b)}; }
+    static BQ_INLINE Int min(Int x, Int y) { return {S::min(x.a, y.a), S::min(x.b, y.b)}; }
+    static BQ_INLINE Int max(Int x, Int y) { return {S::max(x.a, y.a), S::max(x.b, y.b)}; }
+    static BQ_INLINE Int bit_and(Int x, Int y) { return {S::bit_and(x.a, y.a), S::bit_and(x.b, y.b)}; }
+    static BQ_INLINE Int bit_or(Int x, Int y) { return {S::bit_or(x.a, y.a), S::bit_or(x.b, y.b)}; }
+    static BQ_INLINE Int bit_xor(Int x, Int y) { return {S::bit_xor(x.a, y.a), S::bit_xor(x.b, y.b)}; }
+    template <int n>
+    static BQ_INLINE Int shift_left(Int x) {
+        return {S::template shift_left<n>(x.a), S::template shift_left<n>(x.b)};
+    }
+    template <int n>
+    static BQ_INLINE Int shift_right(Int x) {
+        return {S::template shift_right<n>(x.a), S::template shift_right<n>(x.b)};
+    }
+    static BQ_INLINE Float lookup8(const float* table, Int i) {
+        return {S::lookup8(table, i.a), S::lookup8(table, i.b)};
+    }
+    static BQ_INLINE Int lookup8(const int32_t* table, Int i) {
+        return {S::lookup8(table, i.a), S::lookup8(table, i.b)};
+    }
+    static BQ_INLINE Float lookup16(const float* table, Int i) {
+        return {S::lookup16(table, i.a), S::lookup16(table, i.b)};
+    }
+    static BQ_INLINE Int lookup16(const int32_t* table, Int i) {
+        return {S::lookup16(table, i.a), S::lookup16(table, i.b)};
+    }
+    static BQ_INLINE Float gather(const float* base, Int i) {
+        return {S::gather(base, i.a), S::gather(base, i.b)};
+    }
+    static BQ_INLINE Int gather(const int32_t* base, Int i) {
+        return {S::gather(base, i.a), S::gather(base, i.b)};
+    }
+    template <int kStride = kLanes>
+    static BQ_INLINE void transpose_tile(const float* const* runs, int64_t at, float* out) {
+        S::template transpose_tile<kStride>(runs, at, out);
+        S::template transpose_tile<kStride>(runs + S::kLanes, at, out + S::kLanes);
+    }
+};
+
+}  // namespace
+}  // namespace bq

@@ -1,0 +1,106 @@
+// The lanes of AVX-512: sixteen floats, masks in registers of their own. What each operation does is written
+// in lanes.hpp.
+#pragma once
+
+#include "simd/lanes_avx2.hpp"
+
+namespace bq {
+namespace {
+
+struct LanesAvx512 {
+    static constexpr int kLanes = 16;
+    static constexpr int kTile = LanesAvx2::kTile;
+    using Float = __m512;
+    using Int = __m512i;
+    struct Mask {
+        __mmask16 bits;
+    };
+
+    static BQ_INLINE Float load(const float* p) { return _mm512_loadu_ps(p); }
+    static BQ_INLINE Int load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
+    static BQ_INLINE void store(float* p, Float a) { _mm512_storeu_ps(p, a); }
+    static BQ_INLINE void store_int(int32_t* p, Int a) { _mm512_storeu_si512(p, a); }
+    static BQ_INLINE void store_bytes(uint8_t* p, Int a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+    }
+    static BQ_INLINE void store_halves(void* p, Float a) {
+        // One NaN for all, the one of scale_to_f16.
+        const __m512 nan = _mm512_set1_ps(-__builtin_nanf(""));
+        a = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a, nan);
+        _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    }
+    static BQ_INLINE Float splat(float value) { return _mm512_set1_ps(value); }
+    static BQ_INLINE Int splat_int(int32_t value) { return _mm512_set1_epi32(value); }
+
+    static BQ_INLINE Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
+    static BQ_INLINE Float sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
+    static BQ_INLINE Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+    static BQ_INLINE Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
+    static BQ_INLINE Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
+    static BQ_INLINE Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
+    static BQ_INLINE Float sqrt(Float a) { return _mm512_sqrt_ps(a); }
+    static BQ_INLINE Float abs(Float a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
+
+    static BQ_INLINE Mask less(Float a, Float b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)}; }
+    static BQ_INLINE Mask less_equal(Float a, Float b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LE_OQ)}; }
+    static BQ_INLINE Mask equal(Float a, Float b) { return {_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)}; }
+    static BQ_INLINE Mask less(Int a, Int b) { return {_mm512_cmpgt_epi32_mask(b, a)}; }
+    static BQ_INLINE Mask equal(Int a, Int b) { return {_mm512_cmpeq_epi32_mask(a, b)}; }
+    static BQ_INLINE Mask both(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
+    static BQ_INLINE Mask either(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits | b.bits)}; }
+    static BQ_INLINE Mask but_not(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & ~b.bits)}; }
+    static BQ_INLINE Mask negate(Mask a) { return {static_cast<__mmask16>(~a.bits)}; }
+    static BQ_INLINE bool any(Mask a) { return a.bits != 0; }
+    static BQ_INLINE Float select(Mask m, Float a, Float b) { return _mm512_mask_blend_ps(m.bits, b, a); }
+    static BQ_INLINE Int select(Mask m, Int a, Int b) { return _mm512_mask_blend_epi32(m.bits, b, a); }
+
+    static BQ_INLINE Int bits_of(Float a) { return _mm512_castps_si512(a); }
+    static BQ_INLINE Float from_bits(Int a) { return _mm512_castsi512_ps(a); }
+    static BQ_INLINE Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
+    static BQ_INLINE Int truncate_to_int(Float a) { return _mm512_cvttps_epi32(a); }
+    static BQ_INLINE Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+    static BQ_INLINE Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
+    static BQ_INLINE Int mul(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
+    static BQ_INLINE Int min(Int a, Int b) { return _mm512_min_epi32(a, b); }
+    static BQ_INLINE Int max(Int a, Int b) { return _mm512_max_epi32(a, b); }
+    static BQ_INLINE Int bit_and(Int a, Int b) { return _mm512_and_si512(a, b); }
+    static BQ_INLINE Int bit_or(Int a, Int b) { return _mm512_or_si512(a, b); }
+    static BQ_INLINE Int bit_xor(Int a, Int b) { return _mm512_xor_si512(a, b); }
+    template <int n>
+    static BQ_INLINE Int shift_left(Int a) {
+        return _mm512_slli_epi32(a, n);
+    }
+    template <int n>
+    static BQ_INLINE Int shift_right(Int a) {
+        return _mm512_srli_epi32(a, n);
+    }
+
+    static BQ_INLINE Float lookup8(const float* table, Int i) {
+        const __m512 entries = _mm512_castps256_ps512(_mm256_loadu_ps(table));
+        return _mm512_permutexvar_ps(i, entries);
+    }
+    static BQ_INLINE Int lookup8(const int32_t* table, Int i) {
+        return bits_of(lookup8(reinterpret_cast<const float*>(table), i));
+    }
+    static BQ_INLINE Float lookup16(const float* table, Int i) {
+        return _mm512_permutexvar_ps(i, load(table));
+    }
+    static BQ_INLINE Int lookup16(const int32_t* table, Int i) {
+        return _mm512_permutexvar_epi32(i, load_int(table));
+    }
+    static BQ_INLINE Float gather(const float* base, Int i) { return _mm512_i32gather_ps(i, base, 4); }
+    static BQ_INLINE Int gather(const int32_t* base, Int i) { return _mm512_i32gather_epi32(i, base, 4); }
+
+    static BQ_INLINE float max_across(Float a) {
+        return LanesAvx2::max_across(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    }
+
+    template <int kStride = kLanes>
+    static BQ_INLINE void transpose_tile(const float* const* runs, int64_t at, float* out) {
+        LanesAvx2::transpose_tile<kStride>(runs, at, out);
+        LanesAvx2::transpose_tile<kStride>(runs + 8, at, out + 8);
+    }
+};
+
+}  // namespace
+}  // namespace bq

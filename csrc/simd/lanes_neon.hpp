@@ -1,0 +1,136 @@
+// The lanes of NEON for aarch64: four floats. What each operation does is written in lanes.hpp.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "simd/lanes.hpp"
+
+namespace bq {
+namespace {
+
+struct LanesNeon {
+    static constexpr int kLanes = 4;
+    static constexpr int kTile = 4;
+    using Float = float32x4_t;
+    using Int = int32x4_t;
+    struct Mask {  // all bits of a lane or none
+        uint32x4_t bits;
+    };
+
+    static BQ_INLINE Float load(const float* p) { return vld1q_f32(p); }
+    static BQ_INLINE Int load_int(const int32_t* p) { return vld1q_s32(p); }
+    static BQ_INLINE void store(float* p, Float a) { vst1q_f32(p, a); }
+    static BQ_INLINE void store_int(int32_t* p, Int a) { vst1q_s32(p, a); }
+    static BQ_INLINE void store_bytes(uint8_t* p, Int a) {
+        const uint16x4_t words = vmovn_u32(vreinterpretq_u32_s32(a));
+        const uint8x8_t bytes = vmovn_u16(vcombine_u16(words, words));
+        const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
+        memcpy(p, &four, 4);
+    }
+    static BQ_INLINE void store_halves(void* p, Float a) {
+        // One NaN for all, the one of scale_to_f16.
+        const uint16x4_t halves = vreinterpret_u16_f16(vcvt_f16_f32(a));
+        const uint16x4_t number = vmovn_u32(vceqq_f32(a, a));
+        const uint16x4_t chosen = vbsl_u16(number, halves, vdup_n_u16(0xfe00));
+        memcpy(p, &chosen, sizeof chosen);
+    }
+    static BQ_INLINE Float splat(float value) { return vdupq_n_f32(value); }
+    static BQ_INLINE Int splat_int(int32_t value) { return vdupq_n_s32(value); }
+
+    static BQ_INLINE Float add(Float a, Float b) { return vaddq_f32(a, b); }
+    static BQ_INLINE Float sub(Float a, Float b) { return vsubq_f32(a, b); }
+    static BQ_INLINE Float mul(Float a, Float b) { return vmulq_f32(a, b); }
+    static BQ_INLINE Float div(Float a, Float b) { return vdivq_f32(a, b); }
+    static BQ_INLINE Float min(Float a, Float b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+    static BQ_INLINE Float max(Float a, Float b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+    static BQ_INLINE Float sqrt(Float a) { return vsqrtq_f32(a); }
+    static BQ_INLINE Float abs(Float a) { return vabsq_f32(a); }
+
+    static BQ_INLINE Mask less(Float a, Float b) { return {vcltq_f32(a, b)}; }
+    static BQ_INLINE Mask less_equal(Float a, Float b) { return {vcleq_f32(a, b)}; }
+    static BQ_INLINE Mask equal(Float a, Float b) { return {vceqq_f32(a, b)}; }
+    static BQ_INLINE Mask less(Int a, Int b) { return {vcltq_s32(a, b)}; }
+    static BQ_INLINE Mask equal(Int a, Int b) { return {vceqq_s32(a, b)}; }
+    static BQ_INLINE Mask both(Mask a, Mask b) { return {vandq_u32(a.bits, b.bits)}; }
+    static BQ_INLINE Mask either(Mask a, Mask b) { return {vorrq_u32(a.bits, b.bits)}; }
+    static BQ_INLINE Mask but_not(Mask a, Mask b) { return {vbicq_u32(a.bits, b.bits)}; }
+    static BQ_INLINE Mask negate(Mask a) { return {vmvnq_u32(a.bits)}; }
+    static BQ_INLINE bool any(Mask a) { return vmaxvq_u32(a.bits) != 0; }
+    static BQ_INLINE Float select(Mask m, Float a, Float b) { return vbslq_f32(m.bits, a, b); }
+    static BQ_INLINE Int select(Mask m, Int a, Int b) { return vbslq_s32(m.bits, a, b); }
+
+    static BQ_INLINE Int bits_of(Float a) { return vreinterpretq_s32_f32(a); }
+    static BQ_INLINE Float from_bits(Int a) { return vreinterpretq_f32_s32(a); }
+    static BQ_INLINE Float to_float(Int a) { return vcvtq_f32_s32(a); }
+    static BQ_INLINE Int truncate_to_int(Float a) {
+        const Mask fits = both(less_equal(splat(-0x1p31f), a), less(a, splat(0x1p31f)));
+        return select(fits, vcvtq_s32_f32(a), splat_int(INT32_MIN));
+    }
+    static BQ_INLINE Int add(Int a, Int b) { return vaddq_s32(a, b); }
+    static BQ_INLINE Int sub(Int a, Int b) { return vsubq_s32(a, b); }
+    static BQ_INLINE Int mul(Int a, Int b) { return vmulq_s32(a, b); }
+    static BQ_INLINE Int min(Int a, Int b) { return vminq_s32(a, b); }
+    static BQ_INLINE Int max(Int a, Int b) { return vmaxq_s32(a, b); }
+    static BQ_INLINE Int bit_and(Int a, Int b) { return vandq_s32(a, b); }
+    static BQ_INLINE Int bit_or(Int a, Int b) { return vorrq_s32(a, b); }
+    static BQ_INLINE Int bit_xor(Int a, Int b) { return veorq_s32(a, b); }
+    template <int n>
+    static BQ_INLINE Int shift_left(Int a) {
+        return vshlq_s32(a, vdupq_n_s32(n));
+    }
+    template <int n>
+    static BQ_INLINE Int shift_right(Int a) {
+        return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)));
+    }
+
+    static BQ_INLINE Float lookup8(const float* table, Int i) {
+        return from_bits(lookup8(reinterpret_cast<const int32_t*>(table), i));
+    }
+    static BQ_INLINE Int lookup8(const int32_t* table, Int i) {
+        const uint8_t* bytes = reinterpret_cast<const uint8_t*>(table);
+        const uint8x16x2_t entries = {{vld1q_u8(bytes), vld1q_u8(bytes + 16)}};
+        return vreinterpretq_s32_u8(vqtbl2q_u8(entries, bytes_of_entry(i)));
+    }
+    static BQ_INLINE Float lookup16(const float* table, Int i) {
+        return from_bits(lookup16(reinterpret_cast<const int32_t*>(table), i));
+    }
+    static BQ_INLINE Int lookup16(const int32_t* table, Int i) {
+        const uint8_t* bytes = reinterpret_cast<const uint8_t*>(table);
+        const uint8x16x4_t entries = {
+            {vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32), vld1q_u8(bytes + 48)}};
+        return vreinterpretq_s32_u8(vqtbl4q_u8(entries, bytes_of_entry(i)));
+    }
+    // The numbers of the four bytes of each entry.
+    static BQ_INLINE uint8x16_t bytes_of_entry(Int i) {
+        return vreinterpretq_u8_s32(vmlaq_s32(splat_int(0x03020100), i, splat_int(0x04040404)));
+    }
+    static BQ_INLINE Float gather(const float* base, Int i) {
+        const float values[4] = {base[vgetq_lane_s32(i, 0)], base[vgetq_lane_s32(i, 1)],
+                                 base[vgetq_lane_s32(i, 2)], base[vgetq_lane_s32(i, 3)]};
+        return load(values);
+    }
+    static BQ_INLINE Int gather(const int32_t* base, Int i) {
+        const int32_t values[4] = {base[vgetq_lane_s32(i, 0)], base[vgetq_lane_s32(i, 1)],
+                                   base[vgetq_lane_s32(i, 2)], base[vgetq_lane_s32(i, 3)]};
+        return load_int(values);
+    }
+
+    static BQ_INLINE float max_across(Float a) { return vmaxvq_f32(a); }
+
+    template <int kStride = kLanes>
+    static BQ_INLINE void transpose_tile(const float* const* runs, int64_t at, float* out) {
+        const float32x4_t r0 = load(runs[0] + at), r1 = load(runs[1] + at);
+        const float32x4_t r2 = load(runs[2] + at), r3 = load(runs[3] + at);
+        const float64x2_t low01 = vreinterpretq_f64_f32(vzip1q_f32(r0, r1));
+        const float64x2_t high01 = vreinterpretq_f64_f32(vzip2q_f32(r0, r1));
+        const float64x2_t low23 = vreinterpretq_f64_f32(vzip1q_f32(r2, r3));
+        const float64x2_t high23 = vreinterpretq_f64_f32(vzip2q_f32(r2, r3));
+        store(out, vreinterpretq_f32_f64(vzip1q_f64(low01, low23)));
+        store(out + kStride, vreinterpretq_f32_f64(vzip2q_f64(low01, low23)));
+        store(out + 2 * kStride, vreinterpretq_f32_f64(vzip1q_f64(high01, high23)));
+        store(out + 3 * kStride, vreinterpretq_f32_f64(vzip2q_f64(high01, high23)));
+    }
+};
+
+}  // namespace
+}  // namespace bq
