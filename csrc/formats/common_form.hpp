@@ -23,6 +23,7 @@
 #include "formats/format_table.hpp"
 #include "formats/half.hpp"
 #include "formats/iq4.hpp"
+#include "formats/iq_grids.hpp"
 #include "formats/k_quants.hpp"
 #include "formats/legacy.hpp"
 #include "formats/low_bit.hpp"
@@ -76,6 +77,34 @@ struct BlockOf<FormatId::Q5_K> {
 template <>
 struct BlockOf<FormatId::Q6_K> {
     using type = BlockQ6_K;
+};
+template <>
+struct BlockOf<FormatId::IQ1_S> {
+    using type = BlockIQ1_S;
+};
+template <>
+struct BlockOf<FormatId::IQ1_M> {
+    using type = BlockIQ1_M;
+};
+template <>
+struct BlockOf<FormatId::IQ2_XXS> {
+    using type = BlockIQ2_XXS;
+};
+template <>
+struct BlockOf<FormatId::IQ2_XS> {
+    using type = BlockIQ2_XS;
+};
+template <>
+struct BlockOf<FormatId::IQ2_S> {
+    using type = BlockIQ2_S;
+};
+template <>
+struct BlockOf<FormatId::IQ3_XXS> {
+    using type = BlockIQ3_XXS;
+};
+template <>
+struct BlockOf<FormatId::IQ3_S> {
+    using type = BlockIQ3_S;
 };
 template <>
 struct BlockOf<FormatId::IQ4_NL> {

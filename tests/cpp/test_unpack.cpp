@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/codebooks/grids.hpp"
 #include "formats/common_form.hpp"
 #include "rng.hpp"
 
@@ -134,6 +135,76 @@ float iq4_xs(Bytes b, int i) {
     const int level = kIq4Levels[b.bits(8 + j * 16 + i % 16, i % 32 / 16 * 4, 4)];
     return b.f16(0) * static_cast<float>(scale - 32) * static_cast<float>(level);
 }
+// The formats with codebooks, in the arithmetic of their definition. `bit` counts from the start of the
+// block.
+int field(Bytes b, int bit, int count) {
+    int value = 0;
+    for (int n = 0; n < count; ++n) value |= b.bits((bit + n) / 8, (bit + n) % 8, 1) << n;
+    return value;
+}
+float level(const uint16_t* grid, const int8_t* levels, int point, int i, int bits) {
+    return static_cast<float>(levels[grid[point] >> bits * i & ((1 << bits) - 1)]);
+}
+// Sign of element i of eight when seven are stored.
+float even_sign(int stored, int i) {
+    const int bit = i < 7 ? stored >> i & 1 : std::popcount(static_cast<unsigned>(stored)) % 2;
+    return bit ? -1.0f : 1.0f;
+}
+float iq2_xxs(Bytes b, int i) {
+    namespace book = codebooks::iq2_xxs;
+    const int run = 16 + 64 * (i / 32), l = i % 32 / 8;
+    const float scale = b.f16(0) * (0.5f + static_cast<float>(field(b, run + 60, 4))) * 0.25f;
+    return scale * level(book::kGrid, book::kLevels, field(b, run + 8 * l, 8), i % 8, 2) *
+           even_sign(field(b, run + 32 + 7 * l, 7), i % 8);
+}
+float iq2_xs(Bytes b, int i) {
+    namespace book = codebooks::iq2_xs;
+    const int at = 16 + 16 * (i / 8);
+    const float scale = b.f16(0) * (0.5f + static_cast<float>(field(b, 8 * 66 + 4 * (i / 16), 4))) * 0.25f;
+    return scale * level(book::kGrid, book::kLevels, field(b, at, 9), i % 8, 2) *
+           even_sign(field(b, at + 9, 7), i % 8);
+}
+float iq2_s(Bytes b, int i) {
+    namespace book = codebooks::iq2_s;
+    const int l = i / 8, point = b.p[2 + l] + 256 * field(b, 8 * 66 + 2 * l, 2);
+    const float scale = b.f16(0) * (0.5f + static_cast<float>(field(b, 8 * 74 + 4 * (i / 16), 4))) * 0.25f;
+    return scale * level(book::kGrid, book::kLevels, point, i % 8, 2) *
+           (field(b, 8 * 34 + i, 1) ? -1.0f : 1.0f);
+}
+float iq3_xxs(Bytes b, int i) {
+    namespace book = codebooks::iq3_xxs;
+    const int word = 8 * 66 + 32 * (i / 32);
+    const float scale = b.f16(0) * (0.5f + static_cast<float>(field(b, word + 28, 4))) * 0.5f;
+    return scale * level(book::kGrid, book::kLevels, b.p[2 + i / 4], i % 4, 3) *
+           even_sign(field(b, word + 7 * (i % 32 / 8), 7), i % 8);
+}
+float iq3_s(Bytes b, int i) {
+    namespace book = codebooks::iq3_s;
+    const int point = b.p[2 + i / 4] + 256 * field(b, 8 * 66 + i / 4, 1);
+    const float scale = b.f16(0) * static_cast<float>(1 + 2 * field(b, 8 * 106 + 4 * (i / 32), 4));
+    return scale * level(book::kGrid, book::kLevels, point, i % 4, 3) *
+           (field(b, 8 * 74 + i, 1) ? -1.0f : 1.0f);
+}
+float iq1_s(Bytes b, int i) {
+    namespace book = codebooks::iq1_s;
+    const int l = i / 8, qh = 8 * 34 + 16 * (i / 32),
+              point = b.p[2 + l] + 256 * field(b, qh + 3 * (l % 4), 3);
+    const float scale = b.f16(0) * static_cast<float>(2 * field(b, qh + 12, 3) + 1);
+    return scale *
+           (level(book::kGrid, book::kLevels, point, i % 8, 2) + (field(b, qh + 15, 1) ? -0.125f : 0.125f));
+}
+float iq1_m(Bytes b, int i) {
+    namespace book = codebooks::iq1_s;
+    const int l = i / 8, qh = 8 * 32 + 4 * l, point = b.p[l] + 256 * field(b, qh, 3);
+    // The nibbles of d become a half in place of two bytes.
+    const uint8_t d[2] = {static_cast<uint8_t>(field(b, 8 * 48 + 12, 4) | field(b, 8 * 50 + 12, 4) << 4),
+                          static_cast<uint8_t>(field(b, 8 * 52 + 12, 4) | field(b, 8 * 54 + 12, 4) << 4)};
+    const int run = i / 16;
+    const float scale =
+        Bytes{d}.f16(0) * static_cast<float>(2 * field(b, 8 * 48 + run / 4 * 16 + run % 4 * 3, 3) + 1);
+    return scale *
+           (level(book::kGrid, book::kLevels, point, i % 8, 2) + (field(b, qh + 3, 1) ? -0.125f : 0.125f));
+}
 
 bool same_bits_or_nan(float a, float b) {
     return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b) || (std::isnan(a) && std::isnan(b));
@@ -169,6 +240,7 @@ void check_format(float (*formula)(Bytes, int), std::vector<int> halves) {
     float scales[Form::runs], minima[Form::runs] = {}, out[Form::elements];
     for (int at : halves) block[at + 1] = 0x35;
     if (id == FormatId::MXFP4) block[0] = 0x70;
+    if (id == FormatId::IQ1_M) block[55] = 0x35;
     unpack_block<id>(block, q, scales, Form::has_minima ? minima : nullptr);
     decode_block<id>(block, out);
     for (int i = 0; i < Form::elements; ++i) {
@@ -198,6 +270,13 @@ TEST_CASE("decode equals each format's formula, on random bytes and special scal
     check_format<FormatId::NVFP4>(nvfp4, {});
     check_format<FormatId::IQ4_NL>(iq4_nl, {0});
     check_format<FormatId::IQ4_XS>(iq4_xs, {0});
+    check_format<FormatId::IQ2_XXS>(iq2_xxs, {0});
+    check_format<FormatId::IQ2_XS>(iq2_xs, {0});
+    check_format<FormatId::IQ2_S>(iq2_s, {0});
+    check_format<FormatId::IQ3_XXS>(iq3_xxs, {0});
+    check_format<FormatId::IQ3_S>(iq3_s, {0});
+    check_format<FormatId::IQ1_S>(iq1_s, {0});
+    check_format<FormatId::IQ1_M>(iq1_m, {});
 }
 
 TEST_CASE("rows unpack and decode block after block") {
