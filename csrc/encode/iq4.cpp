@@ -57,8 +57,9 @@ float run_scale(const float* x, const float* weights) {
 
 void store_run(const float* x, float scale, uint8_t* qs) {
     const float inverse = scale != 0 ? 1 / scale : 0.0f;
-    for (int i = 0; i < 16; ++i)
-        qs[i] = static_cast<uint8_t>(nearest_level(inverse * x[i]) | nearest_level(inverse * x[i + 16]) << 4);
+    uint8_t levels[kRun];
+    for (int i = 0; i < kRun; ++i) levels[i] = static_cast<uint8_t>(nearest_level(inverse * x[i]));
+    legacy::store_nibbles(levels, qs);
 }
 
 // The weights of a run, given twice the mean square of its block.
@@ -98,17 +99,13 @@ void iq4_xs(const float* x, uint8_t* out, int64_t k, const float* imatrix) {
         const float scale = -peak_of(scales, kRuns) / 32;
         const float inverse = scale != 0 ? 1 / scale : 0.0f;
         b.d = scale_to_f16(scale);
-        int high = 0;
-        uint8_t nibbles[4] = {};
+        uint8_t stored[kRuns];
         for (int j = 0; j < kRuns; ++j) {
             const int integer = clamp(round_to_int(inverse * scales[j]), -32, 31);
             store_run(x + j * kRun, scale * as_float(integer), b.qs + 16 * j);
-            const int stored = integer + 32;
-            nibbles[j / 2] = static_cast<uint8_t>(nibbles[j / 2] | (stored & 15) << 4 * (j % 2));
-            high |= stored >> 4 << 2 * j;
+            stored[j] = static_cast<uint8_t>(integer + 32);
         }
-        b.scales_h = static_cast<uint16_t>(high);
-        for (int i = 0; i < 4; ++i) b.scales_l[i] = nibbles[i];
+        store_scales(stored, b);
     }
 }
 

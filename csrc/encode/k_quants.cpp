@@ -33,28 +33,6 @@ void choose_affine(const float* x, float scale, float minimum, int n, int top, u
         levels[i] = static_cast<uint8_t>(clamp(round_to_int((x[i] + minimum) / scale), 0, top));
 }
 
-void store_two_bits(const uint8_t* levels, uint8_t* qs) {
-    for (int half = 0; half < 2; ++half, levels += 128, qs += 32)
-        for (int i = 0; i < 32; ++i)
-            qs[i] = static_cast<uint8_t>((levels[i] & 3) | (levels[i + 32] & 3) << 2 |
-                                         (levels[i + 64] & 3) << 4 | (levels[i + 96] & 3) << 6);
-}
-
-// Bit `bit` of the eight elements i, i + 32, ... into byte i.
-void store_bit_plane(const uint8_t* levels, int bit, uint8_t* plane) {
-    for (int i = 0; i < 32; ++i) {
-        int bits = 0;
-        for (int part = 0; part < 8; ++part) bits |= (levels[32 * part + i] >> bit & 1) << part;
-        plane[i] = static_cast<uint8_t>(bits);
-    }
-}
-
-void store_nibbles(const uint8_t* levels, uint8_t* qs) {
-    for (int part = 0; part < 4; ++part, levels += 64, qs += 32)
-        for (int i = 0; i < 32; ++i)
-            qs[i] = static_cast<uint8_t>((levels[i] & 15) | (levels[i + 32] & 15) << 4);
-}
-
 // The runs of a super-block of an affine format.
 template <int runs>
 struct AffineRuns {
@@ -110,14 +88,7 @@ void encode_q2_k(const float* x, BlockQ2_K& b, const float* importance) {
     unpack_scales(b, stored_scales, stored_minima);
     for (int j = 0; j < kRuns; ++j)
         choose_affine(x + kRun * j, stored_scales[j], stored_minima[j], kRun, 3, fit.levels + kRun * j);
-    store_two_bits(fit.levels, b.qs);
-}
-
-void store_scales(const uint8_t scales[16], BlockQ3_K& b) {
-    for (int j = 0; j < 8; ++j) b.scales[j] = static_cast<uint8_t>((scales[j] & 15) | scales[j + 8] << 4);
-    for (int j = 0; j < 4; ++j)
-        b.scales[8 + j] = static_cast<uint8_t>(scales[j] >> 4 | scales[j + 4] >> 4 << 2 |
-                                               scales[j + 8] >> 4 << 4 | scales[j + 12] >> 4 << 6);
+    store_levels(fit.levels, b);
 }
 
 void encode_q3_k(const float* x, BlockQ3_K& b, const float* importance) {
@@ -150,24 +121,13 @@ void encode_q3_k(const float* x, BlockQ3_K& b, const float* importance) {
         }
     }
     b.d = scale_to_f16(d);
-    store_scales(scales, b);
+    store_q3_scales(scales, b.scales);
 
     float stored_scales[kRuns];
     unpack_scales(b, stored_scales, nullptr);
     for (int j = 0; j < kRuns; ++j)
         choose_symmetric(x + kRun * j, stored_scales[j], kRun, 4, levels + kRun * j);
-    store_bit_plane(levels, 2, b.hmask);
-    store_two_bits(levels, b.qs);
-}
-
-// Scales that the search left above 63 (possible only when the data overflows) spill into the bits of others,
-// as they do in ggml.
-void store_scales(const uint8_t scales[8], const uint8_t minima[8], uint8_t packed[12]) {
-    for (int j = 0; j < 4; ++j) {
-        packed[j] = static_cast<uint8_t>(scales[j] | scales[j + 4] >> 4 << 6);
-        packed[j + 4] = static_cast<uint8_t>(minima[j] | minima[j + 4] >> 4 << 6);
-        packed[j + 8] = static_cast<uint8_t>((scales[j + 4] & 15) | (minima[j + 4] & 15) << 4);
-    }
+    store_levels(levels, b);
 }
 
 // Everything of Q4_K and Q5_K but the integers' bits.
@@ -213,7 +173,7 @@ void fit_eight_runs(const float* x, Block& b, const float* importance, const Aff
         }
     b.d = scale_to_f16(d);
     b.dmin = scale_to_f16(dmin);
-    store_scales(scales, minima, b.scales);
+    store_q4_scales(scales, minima, b.scales);
 
     float stored_scales[kRuns], stored_minima[kRuns];
     unpack_scales(b, stored_scales, stored_minima);
@@ -224,14 +184,13 @@ void fit_eight_runs(const float* x, Block& b, const float* importance, const Aff
 void encode_q4_k(const float* x, BlockQ4_K& b, const float* importance) {
     uint8_t levels[kSuperBlock];
     fit_eight_runs(x, b, importance, {15, -1.0f, 0.1f, 20, false, false}, false, levels);
-    store_nibbles(levels, b.qs);
+    store_levels(levels, b);
 }
 
 void encode_q5_k(const float* x, BlockQ5_K& b, const float* importance) {
     uint8_t levels[kSuperBlock];
     fit_eight_runs(x, b, importance, {31, -0.5f, 0.1f, 15, false, false}, true, levels);
-    store_bit_plane(levels, 4, b.qh);
-    store_nibbles(levels, b.qs);
+    store_levels(levels, b);
 }
 
 void encode_q6_k(const float* x, BlockQ6_K& b, const float* importance) {
@@ -256,14 +215,7 @@ void encode_q6_k(const float* x, BlockQ6_K& b, const float* importance) {
     unpack_scales(b, stored_scales, nullptr);
     for (int j = 0; j < kRuns; ++j)
         choose_symmetric(x + kRun * j, stored_scales[j], kRun, 32, levels + kRun * j);
-    for (int half = 0; half < 2; ++half) {
-        const uint8_t* from = levels + 128 * half;
-        for (int i = 0; i < 64; ++i)
-            b.ql[64 * half + i] = static_cast<uint8_t>((from[i] & 15) | (from[i + 64] & 15) << 4);
-        for (int i = 0; i < 32; ++i)
-            b.qh[32 * half + i] = static_cast<uint8_t>(from[i] >> 4 | from[i + 32] >> 4 << 2 |
-                                                       from[i + 64] >> 4 << 4 | from[i + 96] >> 4 << 6);
-    }
+    store_levels(levels, b);
 }
 
 }  // namespace

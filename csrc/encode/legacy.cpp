@@ -16,33 +16,6 @@ using namespace search;
 
 constexpr int kBlock = 32;
 
-void store_fifth_bits(const uint8_t* levels, uint8_t* qh) {
-    for (int byte = 0; byte < 4; ++byte) {
-        int bits = 0;
-        for (int i = 0; i < 8; ++i) bits |= (levels[8 * byte + i] >> 4 & 1) << i;
-        qh[byte] = static_cast<uint8_t>(bits);
-    }
-}
-
-void store_nibbles(const uint8_t* levels, uint8_t* qs) {
-    for (int i = 0; i < 16; ++i) qs[i] = static_cast<uint8_t>((levels[i] & 15) | (levels[i + 16] & 15) << 4);
-}
-
-void store_levels(const uint8_t* levels, BlockQ4_0& b) {
-    store_nibbles(levels, b.qs);
-}
-void store_levels(const uint8_t* levels, BlockQ4_1& b) {
-    store_nibbles(levels, b.qs);
-}
-void store_levels(const uint8_t* levels, BlockQ5_0& b) {
-    store_nibbles(levels, b.qs);
-    store_fifth_bits(levels, b.qh);
-}
-void store_levels(const uint8_t* levels, BlockQ5_1& b) {
-    store_nibbles(levels, b.qs);
-    store_fifth_bits(levels, b.qh);
-}
-
 // The low eight bits of an integer as a level in 0..top. A scale too small for its inverse to be finite makes
 // the elements infinite or NaN, and then those bits are zero.
 uint8_t level_of(float value, int top) {

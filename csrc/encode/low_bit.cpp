@@ -18,11 +18,9 @@ void q1_0(const float* x, uint8_t* out, int64_t k, const float*) {
         float magnitudes = 0;
         for (int i = 0; i < kBlock; ++i) magnitudes += std::fabs(x[i]);
         blocks[n].d = scale_to_f16(magnitudes / as_float(kBlock));
-        for (int byte = 0; byte < kBlock / 8; ++byte) {
-            int bits = 0;
-            for (int i = 0; i < 8; ++i) bits |= (x[8 * byte + i] >= 0) << i;
-            blocks[n].qs[byte] = static_cast<uint8_t>(bits);
-        }
+        uint8_t levels[kBlock];
+        for (int i = 0; i < kBlock; ++i) levels[i] = x[i] >= 0;
+        store_levels(levels, blocks[n]);
     }
 }
 
@@ -35,14 +33,12 @@ void q2_0(const float* x, uint8_t* out, int64_t k, const float*) {
         const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
         blocks[n].d = scale_to_f16(scale);
         // A scale too small for its inverse to be finite makes the elements infinite or NaN, and those -1.
-        const auto level_of = [&](float value) {
-            return value >= 0x1p31f ? 0 : clamp(round_half_away(value), -1, 2) + 1;
-        };
-        for (int byte = 0; byte < kBlock / 4; ++byte) {
-            int bits = 0;
-            for (int i = 0; i < 4; ++i) bits |= level_of(x[4 * byte + i] * inverse) << 2 * i;
-            blocks[n].qs[byte] = static_cast<uint8_t>(bits);
+        uint8_t levels[kBlock];
+        for (int i = 0; i < kBlock; ++i) {
+            const float value = x[i] * inverse;
+            levels[i] = static_cast<uint8_t>(value >= 0x1p31f ? 0 : clamp(round_half_away(value), -1, 2) + 1);
         }
+        store_levels(levels, blocks[n]);
     }
 }
 

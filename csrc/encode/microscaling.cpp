@@ -26,10 +26,8 @@ int nearest_code(float x, float scale) {
     return best;
 }
 
-// Element i in a low nibble, i + n / 2 in the high one.
-void store_codes(const float* x, int n, float scale, uint8_t* qs) {
-    for (int i = 0; i < n / 2; ++i)
-        qs[i] = static_cast<uint8_t>(nearest_code(x[i], scale) | nearest_code(x[i + n / 2], scale) << 4);
+void choose_codes(const float* x, int n, float scale, uint8_t* codes) {
+    for (int i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(nearest_code(x[i], scale));
 }
 
 // The exponent that puts the largest magnitude into [4, 8) times the scale, where E2M1 ends at 6. The
@@ -61,18 +59,23 @@ void mxfp4(const float* x, uint8_t* out, int64_t k, const float*) {
     BlockMXFP4* blocks = reinterpret_cast<BlockMXFP4*>(out);
     for (int64_t n = 0; n < k / kBlock; ++n, x += kBlock) {
         blocks[n].e = e8m0_for(std::fabs(peak_of(x, kBlock)));
-        store_codes(x, kBlock, fp4::half_of_e8m0(blocks[n].e), blocks[n].qs);
+        uint8_t codes[kBlock];
+        choose_codes(x, kBlock, fp4::half_of_e8m0(blocks[n].e), codes);
+        store_levels(codes, blocks[n]);
     }
 }
 
 void nvfp4(const float* x, uint8_t* out, int64_t k, const float*) {
     constexpr int kRun = 16, kRuns = 4;
     BlockNVFP4* blocks = reinterpret_cast<BlockNVFP4*>(out);
-    for (int64_t n = 0; n < k / (kRun * kRuns); ++n)
+    for (int64_t n = 0; n < k / (kRun * kRuns); ++n) {
+        uint8_t codes[kRun * kRuns];
         for (int j = 0; j < kRuns; ++j, x += kRun) {
             blocks[n].scales[j] = ue4m3_of(std::fabs(peak_of(x, kRun)) / 6.0f);
-            store_codes(x, kRun, fp4::half_of_ue4m3(blocks[n].scales[j]), blocks[n].qs + 8 * j);
+            choose_codes(x, kRun, fp4::half_of_ue4m3(blocks[n].scales[j]), codes + kRun * j);
         }
+        store_levels(codes, blocks[n]);
+    }
 }
 
 }  // namespace bq::encode

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "formats/half.hpp"
+#include "formats/legacy.hpp"
 
 namespace bq {
 
@@ -44,6 +45,23 @@ static inline void unpack_values(const BlockIQ4_NL& b, int8_t* q) {
 }
 static inline void unpack_values(const BlockIQ4_XS& b, int8_t* q) {
     for (int j = 0; j < 8; ++j) iq4::run_values(b.qs + 16 * j, q + 32 * j);
+}
+
+// Levels are indices into kLevels.
+static inline void store_levels(const uint8_t* levels, BlockIQ4_NL& b) {
+    legacy::store_nibbles(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockIQ4_XS& b) {
+    for (int j = 0; j < 8; ++j) legacy::store_nibbles(levels + 32 * j, b.qs + 16 * j);
+}
+
+// The scales as stored, 0..63 (the format subtracts 32).
+static inline void store_scales(const uint8_t scales[8], BlockIQ4_XS& b) {
+    int high = 0;
+    for (int j = 0; j < 8; ++j) high |= scales[j] >> 4 << 2 * j;
+    b.scales_h = static_cast<uint16_t>(high);
+    for (int i = 0; i < 4; ++i)
+        b.scales_l[i] = static_cast<uint8_t>((scales[2 * i] & 15) | (scales[2 * i + 1] & 15) << 4);
 }
 
 static inline void unpack_scales(const BlockIQ4_NL& b, float* scales, float*) {

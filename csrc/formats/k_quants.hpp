@@ -66,6 +66,22 @@ static inline void unpack_q4_scales(const uint8_t packed[12], uint8_t scales[8],
     }
 }
 
+// The inverses. Scales that a search left above 63 (possible only when the data overflows) spill into the
+// bits of others, as they do in ggml.
+static inline void store_q3_scales(const uint8_t scales[16], uint8_t packed[12]) {
+    for (int j = 0; j < 8; ++j) packed[j] = static_cast<uint8_t>((scales[j] & 15) | scales[j + 8] << 4);
+    for (int j = 0; j < 4; ++j)
+        packed[8 + j] = static_cast<uint8_t>(scales[j] >> 4 | scales[j + 4] >> 4 << 2 |
+                                             scales[j + 8] >> 4 << 4 | scales[j + 12] >> 4 << 6);
+}
+static inline void store_q4_scales(const uint8_t scales[8], const uint8_t minima[8], uint8_t packed[12]) {
+    for (int j = 0; j < 4; ++j) {
+        packed[j] = static_cast<uint8_t>(scales[j] | scales[j + 4] >> 4 << 6);
+        packed[j + 4] = static_cast<uint8_t>(minima[j] | minima[j + 4] >> 4 << 6);
+        packed[j + 8] = static_cast<uint8_t>((scales[j + 4] & 15) | (minima[j + 4] & 15) << 4);
+    }
+}
+
 static inline void unpack_values(const BlockQ2_K& b, int8_t* q) {
     for (int part = 0; part < 8; ++part) {  // 32 elements that share bytes and a shift
         const uint8_t* qs = b.qs + part / 4 * 32;
@@ -105,6 +121,57 @@ static inline void unpack_values(const BlockQ6_K& b, int8_t* q) {
             const int high = qh[i] >> 2 * (part % 4) & 3;
             q[32 * part + i] = static_cast<int8_t>((high << 4 | low) - 32);
         }
+    }
+}
+
+namespace k_quants {
+
+static inline void store_two_bits(const uint8_t* levels, uint8_t* qs) {
+    for (int half = 0; half < 2; ++half, levels += 128, qs += 32)
+        for (int i = 0; i < 32; ++i)
+            qs[i] = static_cast<uint8_t>((levels[i] & 3) | (levels[i + 32] & 3) << 2 |
+                                         (levels[i + 64] & 3) << 4 | (levels[i + 96] & 3) << 6);
+}
+
+// Bit `bit` of the eight elements i, i + 32, ... into byte i.
+static inline void store_bit_plane(const uint8_t* levels, int bit, uint8_t* plane) {
+    for (int i = 0; i < 32; ++i) {
+        int bits = 0;
+        for (int part = 0; part < 8; ++part) bits |= (levels[32 * part + i] >> bit & 1) << part;
+        plane[i] = static_cast<uint8_t>(bits);
+    }
+}
+
+static inline void store_nibbles(const uint8_t* levels, uint8_t* qs) {
+    for (int part = 0; part < 4; ++part, levels += 64, qs += 32)
+        for (int i = 0; i < 32; ++i)
+            qs[i] = static_cast<uint8_t>((levels[i] & 15) | (levels[i + 32] & 15) << 4);
+}
+
+}  // namespace k_quants
+
+// Levels are the integers as stored, 0 and up.
+static inline void store_levels(const uint8_t* levels, BlockQ2_K& b) {
+    k_quants::store_two_bits(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockQ3_K& b) {
+    k_quants::store_bit_plane(levels, 2, b.hmask);
+    k_quants::store_two_bits(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockQ4_K& b) {
+    k_quants::store_nibbles(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockQ5_K& b) {
+    k_quants::store_bit_plane(levels, 4, b.qh);
+    k_quants::store_nibbles(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockQ6_K& b) {
+    for (int half = 0; half < 2; ++half, levels += 128) {
+        for (int i = 0; i < 64; ++i)
+            b.ql[64 * half + i] = static_cast<uint8_t>((levels[i] & 15) | (levels[i + 64] & 15) << 4);
+        for (int i = 0; i < 32; ++i)
+            b.qh[32 * half + i] = static_cast<uint8_t>(levels[i] >> 4 | levels[i + 32] >> 4 << 2 |
+                                                       levels[i + 64] >> 4 << 4 | levels[i + 96] >> 4 << 6);
     }
 }
 

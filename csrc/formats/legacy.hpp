@@ -56,6 +56,19 @@ static inline void five_bits(const uint8_t* qs, const uint8_t* qh, int offset, i
     }
 }
 
+// Levels are the integers as stored, 0 and up.
+static inline void store_nibbles(const uint8_t* levels, uint8_t* qs) {
+    for (int i = 0; i < 16; ++i) qs[i] = static_cast<uint8_t>((levels[i] & 15) | (levels[i + 16] & 15) << 4);
+}
+
+static inline void store_fifth_bits(const uint8_t* levels, uint8_t* qh) {
+    for (int byte = 0; byte < 4; ++byte) {
+        int bits = 0;
+        for (int i = 0; i < 8; ++i) bits |= (levels[8 * byte + i] >> 4 & 1) << i;
+        qh[byte] = static_cast<uint8_t>(bits);
+    }
+}
+
 }  // namespace legacy
 
 static inline void unpack_values(const BlockQ4_0& b, int8_t* q) {
@@ -72,6 +85,21 @@ static inline void unpack_values(const BlockQ5_1& b, int8_t* q) {
 }
 static inline void unpack_values(const BlockQ8_0& b, int8_t* q) {
     for (int i = 0; i < 32; ++i) q[i] = b.qs[i];
+}
+
+static inline void store_levels(const uint8_t* levels, BlockQ4_0& b) {
+    legacy::store_nibbles(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockQ4_1& b) {
+    legacy::store_nibbles(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockQ5_0& b) {
+    legacy::store_nibbles(levels, b.qs);
+    legacy::store_fifth_bits(levels, b.qh);
+}
+static inline void store_levels(const uint8_t* levels, BlockQ5_1& b) {
+    legacy::store_nibbles(levels, b.qs);
+    legacy::store_fifth_bits(levels, b.qh);
 }
 
 static inline void unpack_scales(const BlockQ4_0& b, float* scales, float*) {

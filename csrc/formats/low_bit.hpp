@@ -29,6 +29,22 @@ static inline void unpack_values(const BlockQ2_0& b, int8_t* q) {
     for (int i = 0; i < 64; ++i) q[i] = static_cast<int8_t>((b.qs[i / 4] >> 2 * (i % 4) & 3) - 1);
 }
 
+// Levels are the integers as stored, 0 and up.
+static inline void store_levels(const uint8_t* levels, BlockQ1_0& b) {
+    for (int byte = 0; byte < 16; ++byte) {
+        int bits = 0;
+        for (int i = 0; i < 8; ++i) bits |= levels[8 * byte + i] << i;
+        b.qs[byte] = static_cast<uint8_t>(bits);
+    }
+}
+static inline void store_levels(const uint8_t* levels, BlockQ2_0& b) {
+    for (int byte = 0; byte < 16; ++byte) {
+        int bits = 0;
+        for (int i = 0; i < 4; ++i) bits |= levels[4 * byte + i] << 2 * i;
+        b.qs[byte] = static_cast<uint8_t>(bits);
+    }
+}
+
 static inline void unpack_scales(const BlockQ1_0& b, float* scales, float*) {
     scales[0] = f16_to_f32(b.d);
 }

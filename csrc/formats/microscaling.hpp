@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "formats/half.hpp"
+#include "formats/legacy.hpp"
 
 namespace bq {
 
@@ -53,6 +54,16 @@ static inline void unpack_values(const BlockNVFP4& b, int8_t* q) {
             q[16 * j + i] = fp4::kDoubled[b.qs[8 * j + i] & 15];
             q[16 * j + i + 8] = fp4::kDoubled[b.qs[8 * j + i] >> 4];
         }
+}
+
+// Levels are E2M1 codes.
+static inline void store_levels(const uint8_t* levels, BlockMXFP4& b) {
+    legacy::store_nibbles(levels, b.qs);
+}
+static inline void store_levels(const uint8_t* levels, BlockNVFP4& b) {
+    for (int j = 0; j < 4; ++j, levels += 16)
+        for (int i = 0; i < 8; ++i)
+            b.qs[8 * j + i] = static_cast<uint8_t>((levels[i] & 15) | (levels[i + 8] & 15) << 4);
 }
 
 static inline void unpack_scales(const BlockMXFP4& b, float* scales, float*) {

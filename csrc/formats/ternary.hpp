@@ -63,6 +63,28 @@ static inline void unpack_values(const BlockTQ2_0& b, int8_t* q) {
     }
 }
 
+// Levels are the integers as stored: 0, 1, 2 (and 3 in TQ2_0, which no encoder uses).
+static inline void store_levels(const uint8_t* levels, BlockTQ1_0& b) {
+    // The number whose base-3 digits the trits are, a missing fifth one being 0.
+    int number[52] = {};
+    for (int i = 0; i < 256; ++i) {
+        constexpr int kWeights[5] = {81, 27, 9, 3, 1};
+        const ternary::Place p = ternary::place(i);
+        number[p.byte] += levels[i] * kWeights[p.trit];
+    }
+    for (int i = 0; i < 52; ++i) {
+        // As a fraction of 3^5, in 256ths, rounded up so that no digit is lost.
+        const auto byte = static_cast<uint8_t>((number[i] * 256 + 242) / 243);
+        (i < 48 ? b.qs[i] : b.qh[i - 48]) = byte;
+    }
+}
+static inline void store_levels(const uint8_t* levels, BlockTQ2_0& b) {
+    for (int i = 0; i < 64; ++i) {
+        const uint8_t* part = levels + i / 32 * 128 + i % 32;
+        b.qs[i] = static_cast<uint8_t>(part[0] | part[32] << 2 | part[64] << 4 | part[96] << 6);
+    }
+}
+
 static inline void unpack_scales(const BlockTQ1_0& b, float* scales, float*) {
     scales[0] = f16_to_f32(b.d);
 }
