@@ -103,8 +103,10 @@ def test_pieces_give_what_the_whole_gives(recipe: str, story_ids: list[int]) -> 
             row = session.eval(story_ids[at - size : at])
             assert session.position == at
             assert row.shape == (model.n_vocab,)
-            # Rows of a matrix product may be summed in another order when there are many of them.
-            np.testing.assert_allclose(row, whole[at - 1], atol=2e-4 * float(np.abs(whole).max()), rtol=0)
+            # Rows of a matrix product are summed in another order when there are many of them. Where activations are
+            # rounded to int8, a difference in the last bit can turn into one step of a later rounding.
+            bound = 1e-2 if recipe == "Q4_K_M" else 2e-4
+            np.testing.assert_allclose(row, whole[at - 1], atol=bound * float(np.abs(whole).max()), rtol=0)
         assert at == len(story_ids)
         first = model.session().eval(story_ids[:40])
         session.reset()

@@ -28,6 +28,7 @@ struct RowDot {
     using Floats = typename S::Floats;
     static constexpr int kChunksPerBlock = Form::elements / 32;
     static constexpr int kRunsPerChunk = 32 / F::kRun;
+    static constexpr int kActivations = Form::elements == 256 ? 256 : 32;  // elements of one activation scale
 
     const int8_t* q[kRows];
     const float* scales[kRows];
@@ -37,7 +38,7 @@ struct RowDot {
     BQ_INLINE RowDot(const Activations& x, int64_t first_row) {
         for (int r = 0; r < kRows; ++r) {
             q[r] = x.q + (first_row + r) * x.k;
-            scales[r] = x.scales + (first_row + r) * (x.k / 32);
+            scales[r] = x.scales + (first_row + r) * (x.k / kActivations);
             sums[r] = x.sums + (first_row + r) * (x.k / 16);
             acc[r] = S::zero();
         }
@@ -53,7 +54,11 @@ struct RowDot {
         // The scales of weights and activations, multiplied: one or two floats for each chunk.
         float products[kRows][8 * kRunsPerChunk];
         for (int r = 0; r < kRows; ++r) {
-            const Floats a = load_first<S, kChunks>(scales[r] + at / 32);
+            Floats a;
+            if constexpr (kActivations == 256)
+                a = S::splat8(scales[r][at / 256]);
+            else
+                a = load_first<S, kChunks>(scales[r] + at / 32);
             if constexpr (kRunsPerChunk == 1) {
                 S::store8(products[r], S::mul(scale[0], a));
             } else {

@@ -2,10 +2,12 @@
 // shapes; what a kernel relies on is checked here again, cheaply. The GIL is released around every kernel.
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <memory>
+#include <new>
 #include <string>
-#include <vector>
 
+#include "matmul/packed_rows.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
 #include "runtime/thread_pool.hpp"
@@ -17,6 +19,9 @@ namespace {
 
 // Rows are handed out in pieces of about this many elements, so that small inputs stay on one thread.
 constexpr int64_t kElementsPerPiece = 8192;
+
+// From this many activation rows on, weights are unpacked into panels first.
+constexpr int64_t kPanelRows = 8;
 
 int64_t row_grain(int64_t k) {
     return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(k, 1));
@@ -116,23 +121,32 @@ void decode(const py::array& data, int format_id, py::array out, int element_typ
     });
 }
 
-// Memory for quantized activations, kept between calls of a thread while it is small.
+// Memory for quantized activations, not initialized; kept between calls of a thread while it is not large.
 class ActivationBuffer {
   public:
     explicit ActivationBuffer(int64_t bytes) {
-        static thread_local std::vector<char> kept;
-        constexpr int64_t kKeepAtMost = 4 << 20;
-        std::vector<char>& store = bytes <= kKeepAtMost ? kept : own_;
-        if (static_cast<int64_t>(store.size()) < bytes + kAlign) store.resize(bytes + kAlign);
-        const auto address = reinterpret_cast<uintptr_t>(store.data());
-        base_ = store.data() + (kAlign - address % kAlign) % kAlign;
+        static thread_local Memory kept;
+        constexpr int64_t kKeepAtMost = 64 << 20;
+        Memory& memory = bytes <= kKeepAtMost ? kept : own_;
+        if (memory.bytes < bytes) {
+            memory.start.reset(new (std::align_val_t{kAlign}) std::byte[static_cast<size_t>(bytes)]);
+            memory.bytes = bytes;
+        }
+        base_ = memory.start.get();
     }
-    void* base() const { return base_; }
+    std::byte* base() const { return base_; }
 
   private:
-    static constexpr int64_t kAlign = 64;
-    std::vector<char> own_;
-    char* base_;
+    static constexpr size_t kAlign = 64;
+    struct Free {
+        void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{kAlign}); }
+    };
+    struct Memory {
+        std::unique_ptr<std::byte[], Free> start;
+        int64_t bytes = 0;
+    };
+    Memory own_;
+    std::byte* base_;
 };
 
 // y = x @ w.T: x float32 [..., k], w rows of blocks [n, row_bytes], y float32 [..., n]; all C-contiguous.
@@ -169,12 +183,25 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
         });
         return;
     }
-    const ActivationLayout layout = ActivationLayout::of(m, k);
-    const ActivationBuffer buffer(layout.bytes);
+    const ActivationLayout layout = ActivationLayout::of(m, k, activation_run(format));
+    const PanelShape& shape = kernel.panel_shape;
+    const bool panels = m >= kPanelRows;
+    const PackedLayout packed_layout = panels ? PackedLayout::of(m, k, shape) : PackedLayout{};
+    const int64_t packed_offset = (layout.bytes + 63) / 64 * 64;
+    const ActivationBuffer buffer(packed_offset + packed_layout.bytes);
     const Activations activations = layout.view(buffer.base(), m, k);
     parallel_for(m, row_grain(k), threads, [&](int64_t begin, int64_t end) {
         table.quantize_activations(floats, begin, end, activations);
     });
+    if (panels) {
+        const PackedRows packed = packed_layout.view(buffer.base() + packed_offset, m, k);
+        parallel_for(m, shape.tile_rows, threads,
+                     [&](int64_t begin, int64_t end) { pack_rows(activations, begin, end, shape, packed); });
+        parallel_for(n, shape.lanes, threads, [&](int64_t begin, int64_t end) {
+            kernel.matmul_panels(weights, row_bytes, begin, end, packed, out, n);
+        });
+        return;
+    }
     parallel_for(n, grain, threads, [&](int64_t begin, int64_t end) {
         kernel.matmul_i8(weights, row_bytes, begin, end, activations, out, n);
     });

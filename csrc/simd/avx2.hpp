@@ -128,6 +128,26 @@ struct Avx2 {
         return _mm256_cvtph_ps(h);
     }
 
+    static BQ_INLINE Bytes as_bytes(Floats a) { return _mm256_castps_si256(a); }
+    static BQ_INLINE void transpose(const Bytes (&columns)[8], uint8_t* out, int64_t stride, int count) {
+        __m256i pairs[8], fours[8], lines[8];
+        for (int i = 0; i < 4; ++i) {
+            pairs[2 * i] = _mm256_unpacklo_epi32(columns[2 * i], columns[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_epi32(columns[2 * i], columns[2 * i + 1]);
+        }
+        for (int i = 0; i < 2; ++i)
+            for (int j = 0; j < 2; ++j) {
+                fours[4 * i + 2 * j] = _mm256_unpacklo_epi64(pairs[4 * i + j], pairs[4 * i + 2 + j]);
+                fours[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(pairs[4 * i + j], pairs[4 * i + 2 + j]);
+            }
+        for (int i = 0; i < 4; ++i) {
+            lines[i] = _mm256_permute2x128_si256(fours[i], fours[4 + i], 0x20);
+            lines[4 + i] = _mm256_permute2x128_si256(fours[i], fours[4 + i], 0x31);
+        }
+        for (int i = 0; i < 8; ++i)
+            if (i < count) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i * stride), lines[i]);
+    }
+
     // ---- decoded values
     static BQ_INLINE Wide wide_zero() { return zero(); }
     static BQ_INLINE Wide wide_splat(float value) { return splat8(value); }

@@ -9,6 +9,11 @@
 #include <cstring>
 
 #if defined(_MSC_VER) && !defined(__clang__)
+#define BQ_NOINLINE __declspec(noinline)
+#else
+#define BQ_NOINLINE __attribute__((noinline))
+#endif
+#if defined(_MSC_VER) && !defined(__clang__)
 #define BQ_INLINE __forceinline
 #define BQ_INLINE_LAMBDA
 #elif defined(BQ_NO_FORCED_INLINING)
@@ -37,6 +42,13 @@ BQ_INLINE T load_as(const void* p) {
     T value;
     memcpy(&value, p, sizeof value);
     return value;
+}
+
+// The lines of an 8 x 8 matrix of 32-bit words, given its columns: line i at out + i * stride, the first
+// `count`.
+BQ_INLINE void transpose_words(const uint8_t (&columns)[8][32], uint8_t* out, int64_t stride, int count) {
+    for (int i = 0; i < count; ++i)
+        for (int j = 0; j < 8; ++j) memcpy(out + i * stride + 4 * j, columns[j] + 4 * i, 4);
 }
 
 template <int... I>

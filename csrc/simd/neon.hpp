@@ -145,6 +145,18 @@ struct Neon {
         return from_halves(h);
     }
 
+    static BQ_INLINE Bytes as_bytes(Floats a) {
+        return {vreinterpretq_u8_f32(a.low), vreinterpretq_u8_f32(a.high)};
+    }
+    static BQ_INLINE void transpose(const Bytes (&columns)[8], uint8_t* out, int64_t stride, int count) {
+        uint8_t bytes[8][32];
+        for (int i = 0; i < 8; ++i) {
+            vst1q_u8(bytes[i], columns[i].low);
+            vst1q_u8(bytes[i] + 16, columns[i].high);
+        }
+        transpose_words(bytes, out, stride, count);
+    }
+
     // ---- decoded values
     static BQ_INLINE Wide wide_zero() { return zero(); }
     static BQ_INLINE Wide wide_splat(float value) { return splat8(value); }

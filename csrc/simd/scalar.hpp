@@ -174,6 +174,19 @@ struct Scalar {
         return r;
     }
 
+    static inline Bytes as_bytes(Floats a) {
+        Bytes r;
+        memcpy(r.v, a.v, sizeof r.v);
+        return r;
+    }
+    // The lines of an 8 x 8 matrix of 32-bit words, given its columns: line i at out + i * stride, the first
+    // `count`.
+    static inline void transpose(const Bytes (&columns)[8], uint8_t* out, int64_t stride, int count) {
+        uint8_t bytes[8][32];
+        memcpy(bytes, columns, sizeof bytes);
+        transpose_words(bytes, out, stride, count);
+    }
+
     // ---- decoded values
     static inline Wide wide_zero() { return Floats{}; }
     static inline Wide wide_splat(float value) { return splat8(value); }

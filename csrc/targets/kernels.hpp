@@ -10,23 +10,52 @@
 
 namespace bq {
 
-// Activation rows quantized to int8 in runs of 32, with the sums that formats with minima need.
-// One scale per run: x is about scale[i / 32] * q[i]. Rows are contiguous; k is a multiple of 32.
+// Activation rows quantized to int8, with the sums that formats with minima or offsets need. One scale per
+// run: x is about scale[i / run] * q[i]. Rows are contiguous; k is a multiple of run.
 inline constexpr int kActivationRun = 32;
+inline constexpr int kLongActivationRun =
+    256;  // for weights in super-blocks of 256, whose integer sums it spares
+
+constexpr int activation_run(const FormatInfo& format) {
+    return format.block_size == kLongActivationRun ? kLongActivationRun : kActivationRun;
+}
 
 struct Activations {
-    const int8_t* q;      // [rows, k], in -127..127
-    const float* scales;  // [rows, k / 32]
-    const float* sums;    // [rows, k / 16]: scale * sum of the 16 integers
+    const int8_t* q;            // [rows, k], in -127..127
+    const float* scales;        // [rows, k / run]
+    const float* sums;          // [rows, k / 16]: scale * sum of the 16 integers
+    const int16_t* whole_sums;  // [rows, k / 16]: sum of the 16 integers
     int64_t rows;
     int64_t k;
+    int run;  // kActivationRun or kLongActivationRun
 };
 
-// Byte sizes and offsets of one allocation that holds all three arrays of `rows` rows.
+// Byte sizes and offsets of one allocation that holds all arrays of `rows` rows.
 struct ActivationLayout {
-    int64_t scales_offset, sums_offset, bytes;
-    static ActivationLayout of(int64_t rows, int64_t k);
+    int64_t scales_offset, sums_offset, whole_sums_offset, bytes;
+    int run;
+    static ActivationLayout of(int64_t rows, int64_t k, int run);
     Activations view(const void* base, int64_t rows, int64_t k) const;
+};
+
+// How the product of many rows wants its activations (csrc/matmul/packed_rows.hpp) and its ranges of weight
+// rows.
+struct PanelShape {
+    int run;     // elements of a weight scale
+    int offset;  // what the panel's integers have above the values
+    bool has_minima;
+    int activation_run;
+    int tile_rows;  // activation rows of a tile
+    int lanes;      // weight rows of a panel
+};
+
+struct PackedRows {
+    const int8_t* q;
+    const int32_t* start;
+    const float* scales;
+    const float* sums;
+    int64_t rows;
+    int64_t k;
 };
 
 // One row of blocks, k elements, to floats. `out` need not be aligned.
@@ -37,6 +66,10 @@ using DecodeU16 = void (*)(const uint8_t* blocks, uint16_t* out, int64_t k);  //
 // Results of a row do not depend on how many activation rows are given or on the weight row range.
 using MatmulI8 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                           const Activations& x, float* y, int64_t ldy);
+// The same for many rows, which it takes packed; begin is a multiple of the panel's lanes. Results differ
+// from MatmulI8's in the order of float additions.
+using MatmulPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                              const PackedRows& x, float* y, int64_t ldy);
 // The same with float activations [rows, k]: the exact path, and the only one of float formats.
 using MatmulF32 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
                            int64_t rows, int64_t k, float* y, int64_t ldy);
@@ -49,6 +82,8 @@ struct FormatKernels {
     DecodeU16 decode_f16 = nullptr;
     DecodeU16 decode_bf16 = nullptr;
     MatmulI8 matmul_i8 = nullptr;  // nullptr for the float formats
+    MatmulPanels matmul_panels = nullptr;
+    PanelShape panel_shape{};  // of matmul_panels
     MatmulF32 matmul_f32 = nullptr;
     EncodeRow encode = nullptr;
 };

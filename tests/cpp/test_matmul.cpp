@@ -10,32 +10,45 @@
 #include <vector>
 
 #include "kernel_tables.hpp"
+#include "matmul/packed_rows.hpp"
 
 using namespace bq;
 using namespace bq::test;
 
 namespace {
 
-// Rows of activations and their quantized form.
+// Rows of activations and their quantized form, as weights of a format want it.
 struct Input {
+    FormatId id;
     int64_t rows, k;
     std::vector<float> x;
-    std::vector<uint8_t> storage;
+    std::vector<uint8_t> storage, packed_storage;
     Activations quantized;
+    PackedRows packed;
 
-    Input(const KernelTable& table, int64_t rows_, int64_t k_, Rng& rng) : rows(rows_), k(k_), x(rows_ * k_) {
+    Input(const KernelTable& table, FormatId id_, int64_t rows_, int64_t k_, Rng& rng)
+        : id(id_), rows(rows_), k(k_), x(rows_ * k_) {
         for (float& v : x) v = rng.uniform() + 0.1f;
         quantize(table);
     }
     void quantize(const KernelTable& table) {
-        const ActivationLayout layout = ActivationLayout::of(rows, k);
+        const ActivationLayout layout = ActivationLayout::of(rows, k, activation_run(format_info(id)));
         storage.assign(static_cast<size_t>(layout.bytes) + 1, 0xee);
         quantized = layout.view(storage.data(), rows, k);
         table.quantize_activations(x.data(), 0, rows, quantized);
         CHECK(storage.back() == 0xee);
+        const PanelShape& shape = table[id].panel_shape;
+        if (shape.lanes == 0) return;  // a format of floats
+        const PackedLayout packed_layout = PackedLayout::of(rows, k, shape);
+        packed_storage.assign(static_cast<size_t>(packed_layout.bytes) + 1, 0xee);
+        packed = packed_layout.view(packed_storage.data(), rows, k);
+        const int64_t first = std::min<int64_t>(rows, shape.tile_rows);
+        pack_rows(quantized, first, rows, shape, packed);
+        pack_rows(quantized, 0, first, shape, packed);
+        CHECK(packed_storage.back() == 0xee);
     }
     double activation(int64_t r, int64_t i) const {
-        return static_cast<double>(quantized.scales[(r * k + i) / 32]) * quantized.q[r * k + i];
+        return static_cast<double>(quantized.scales[(r * k + i) / quantized.run]) * quantized.q[r * k + i];
     }
 };
 
@@ -56,6 +69,28 @@ double tolerance(const std::vector<float>& w, int64_t row, int64_t k, double sum
     for (int64_t i = 0; i < k; ++i)
         largest = std::max(largest, std::abs(static_cast<double>(w[row * k + i])));
     return kBound * largest * sum_of_magnitudes_of_x;
+}
+
+void check_products(const Input& x, const std::vector<uint8_t>& w, int64_t n, const std::vector<float>& y) {
+    const std::vector<float> values = decoded(x.id, w, n, x.k);
+    int64_t wrong = 0;
+    for (int64_t r = 0; r < x.rows; ++r) {
+        std::vector<double> activations(x.k);
+        double magnitude = 0;
+        for (int64_t j = 0; j < x.k; ++j) {
+            activations[j] = x.activation(r, j);
+            magnitude += std::abs(activations[j]);
+        }
+        for (int64_t i = 0; i < n; ++i) {
+            double exact = 0;
+            for (int64_t j = 0; j < x.k; ++j) exact += activations[j] * values[i * x.k + j];
+            wrong += !(std::abs(y[r * n + i] - exact) <= tolerance(values, i, x.k, magnitude));
+        }
+    }
+    CAPTURE(x.rows);
+    CAPTURE(n);
+    CAPTURE(x.k);
+    CHECK(wrong == 0);
 }
 
 template <class Body>
@@ -84,21 +119,39 @@ TEST_CASE("products with int8 activations are the float64 products of the quanti
         Rng rng(7);
         for (int blocks : {1, 2, 7, 8, 9, 19}) {
             const int64_t k = some_width(id, blocks), n = 5, rows = 7;
-            const Input x(table, rows, k, rng);
+            const Input x(table, id, rows, k, rng);
             const std::vector<uint8_t> w = random_rows(id, n, k, rng);
-            const std::vector<float> values = decoded(id, w, n, k);
             std::vector<float> y(rows * n, NAN);
             table[id].matmul_i8(w.data(), format_info(id).row_bytes(k), 0, n, x.quantized, y.data(), n);
-            for (int64_t r = 0; r < rows; ++r)
-                for (int64_t i = 0; i < n; ++i) {
-                    double exact = 0, magnitude = 0;
-                    for (int64_t j = 0; j < k; ++j) {
-                        exact += x.activation(r, j) * values[i * k + j];
-                        magnitude += std::abs(x.activation(r, j));
-                    }
-                    CHECK(std::abs(y[r * n + i] - exact) <= tolerance(values, i, k, magnitude));
-                }
+            check_products(x, w, n, y);
         }
+    });
+}
+
+TEST_CASE("products of many rows are the float64 products of the quantized values, for every shape") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        if (format_info(id).is_float()) {
+            CHECK((table[id].matmul_panels == nullptr));
+            return;
+        }
+        Rng rng(17);
+        const int64_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 64};
+        const int64_t weight_counts[] = {1, 3, 17, 31, 33, 100};
+        for (int64_t rows : row_counts)
+            for (int64_t n : weight_counts) {
+                const bool deep = rows == 17 && n == 33;  // past one panel's depth
+                const int64_t k = some_width(id, deep ? (format_info(id).block_size == 256 ? 5 : 43) : 1);
+                const Input x(table, id, rows, k, rng);
+                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+                const int64_t lanes = table[id].panel_shape.lanes, row_bytes = format_info(id).row_bytes(k);
+                std::vector<float> y(rows * n, NAN), pieces(rows * n, NAN);
+                table[id].matmul_panels(w.data(), row_bytes, 0, n, x.packed, y.data(), n);
+                check_products(x, w, n, y);
+                for (int64_t begin = 0; begin < n; begin += lanes)
+                    table[id].matmul_panels(w.data(), row_bytes, begin, std::min(n, begin + lanes), x.packed,
+                                            pieces.data(), n);
+                CHECK(y == pieces);
+            }
     });
 }
 
@@ -137,15 +190,20 @@ TEST_CASE("a result depends neither on how many rows are given nor on the range 
         const std::vector<uint8_t> w = random_rows(id, n, k, rng);
         std::vector<float> x(rows * k);
         for (float& v : x) v = rng.uniform();
-        const ActivationLayout layout = ActivationLayout::of(rows, k);
+        const ActivationLayout layout = ActivationLayout::of(rows, k, activation_run(format_info(id)));
         std::vector<uint8_t> storage(layout.bytes);
         const Activations all = layout.view(storage.data(), rows, k);
         if (!is_float) table.quantize_activations(x.data(), 0, rows, all);
         const auto run = [&](bool int8, int64_t row, int64_t count, int64_t begin, int64_t end, float* y,
                              int64_t ldy) {
             if (int8) {
-                const Activations part{all.q + row * k, all.scales + row * (k / 32),
-                                       all.sums + row * (k / 16), count, k};
+                const Activations part{all.q + row * k,
+                                       all.scales + row * (k / all.run),
+                                       all.sums + row * (k / 16),
+                                       all.whole_sums + row * (k / 16),
+                                       count,
+                                       k,
+                                       all.run};
                 table[id].matmul_i8(w.data(), row_bytes, begin, end, part, y, ldy);
             } else {
                 table[id].matmul_f32(w.data(), row_bytes, begin, end, x.data() + row * k, count, k, y, ldy);
@@ -191,12 +249,25 @@ TEST_CASE("nothing is read past the weights or the activations, at any address, 
                                  rows, k, y, n);
             if (format_info(id).is_float()) continue;
             GuardedBytes q(std::vector<uint8_t>(static_cast<size_t>(rows * k)));
-            GuardedBytes scales(std::vector<uint8_t>(static_cast<size_t>(rows * k / 32 * 4)));
+            const int run = activation_run(format_info(id));
+            GuardedBytes scales(std::vector<uint8_t>(static_cast<size_t>(rows * k / run * 4)));
             GuardedBytes sums(std::vector<uint8_t>(static_cast<size_t>(rows * k / 16 * 4)));
-            const Activations x{reinterpret_cast<int8_t*>(q.data()), reinterpret_cast<float*>(scales.data()),
-                                reinterpret_cast<float*>(sums.data()), rows, k};
+            GuardedBytes whole_sums(std::vector<uint8_t>(static_cast<size_t>(rows * k / 16 * 2)));
+            const Activations x{reinterpret_cast<int8_t*>(q.data()),
+                                reinterpret_cast<float*>(scales.data()),
+                                reinterpret_cast<float*>(sums.data()),
+                                reinterpret_cast<int16_t*>(whole_sums.data()),
+                                rows,
+                                k,
+                                run};
             table.quantize_activations(reinterpret_cast<const float*>(floats.data()), 0, rows, x);
             table[id].matmul_i8(w.data(), row_bytes, 0, n, x, y, n);
+            const PanelShape& shape = table[id].panel_shape;
+            const PackedLayout layout = PackedLayout::of(rows, k, shape);
+            GuardedBytes packed_bytes(std::vector<uint8_t>(static_cast<size_t>(layout.bytes)));
+            const PackedRows packed = layout.view(packed_bytes.data(), rows, k);
+            pack_rows(x, 0, rows, shape, packed);
+            table[id].matmul_panels(w.data(), row_bytes, 0, n, packed, y, n);
         }
     });
 }
@@ -213,13 +284,16 @@ TEST_CASE("int8 products neither saturate nor overflow at the extremes") {
                     std::memset(b.qs, weight, 32);
                 }
                 Rng rng(1);
-                Input x(*table, 1, k, rng);
+                Input x(*table, FormatId::Q8_0, 1, k, rng);
                 for (float& v : x.x) v = sign * 127.0f;
                 x.quantize(*table);
-                float y = 0;
-                (*table)[FormatId::Q8_0].matmul_i8(reinterpret_cast<const uint8_t*>(w.data()), k / 32 * 34, 0,
-                                                   1, x.quantized, &y, 1);
-                CHECK(y == static_cast<float>(weight) * 127.0f * sign * static_cast<float>(k));
+                float y[2] = {0, 0};
+                const FormatKernels& q8_0 = (*table)[FormatId::Q8_0];
+                const auto* bytes = reinterpret_cast<const uint8_t*>(w.data());
+                q8_0.matmul_i8(bytes, k / 32 * 34, 0, 1, x.quantized, y, 1);
+                q8_0.matmul_panels(bytes, k / 32 * 34, 0, 1, x.packed, y + 1, 1);
+                for (float result : y)
+                    CHECK(result == static_cast<float>(weight) * 127.0f * sign * static_cast<float>(k));
             }
     }
 }
@@ -244,7 +318,7 @@ TEST_CASE("quantized activations are the same on every instruction set and near 
     std::vector<uint8_t> first;
     for (const KernelTable* table : runnable_kernels()) {
         CAPTURE(std::string(table->isa));
-        const ActivationLayout layout = ActivationLayout::of(rows, k);
+        const ActivationLayout layout = ActivationLayout::of(rows, k, kActivationRun);
         CHECK(layout.scales_offset % 64 == 0);
         CHECK(layout.sums_offset % 64 == 0);
         std::vector<uint8_t> storage(layout.bytes, 0);
@@ -280,13 +354,54 @@ TEST_CASE("a NaN activation makes the results of its row NaN and of no other") {
         if (format_info(id).is_float()) return;
         Rng rng(12);
         const int64_t k = some_width(id, 9), n = 2, rows = 5;
-        Input x(table, rows, k, rng);
+        Input x(table, id, rows, k, rng);
         x.x[2 * k + 7] = NAN;
         x.quantize(table);
         const std::vector<uint8_t> w = random_rows(id, n, k, rng);
         std::vector<float> y(rows * n);
-        table[id].matmul_i8(w.data(), format_info(id).row_bytes(k), 0, n, x.quantized, y.data(), n);
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t i = 0; i < n; ++i) CHECK(std::isnan(y[r * n + i]) == (r == 2));
+        for (bool panels : {false, true}) {
+            if (panels)
+                table[id].matmul_panels(w.data(), format_info(id).row_bytes(k), 0, n, x.packed, y.data(), n);
+            else
+                table[id].matmul_i8(w.data(), format_info(id).row_bytes(k), 0, n, x.quantized, y.data(), n);
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t i = 0; i < n; ++i) CHECK(std::isnan(y[r * n + i]) == (r == 2));
+        }
     });
+}
+
+TEST_CASE("activations with a scale for 256 are the same on every instruction set and near the floats") {
+    Rng rng(13);
+    const int64_t rows = 3, k = 256 * 4;
+    std::vector<float> x(rows * k);
+    for (float& v : x) v = rng.uniform();
+    std::fill(x.begin() + 256, x.begin() + 512, 0.0f);
+    x[600] = std::numeric_limits<float>::infinity();
+    std::fill(x.begin() + 768, x.begin() + 1024, 1e-38f);
+    std::vector<uint8_t> first;
+    for (const KernelTable* table : runnable_kernels()) {
+        CAPTURE(std::string(table->isa));
+        const ActivationLayout layout = ActivationLayout::of(rows, k, kLongActivationRun);
+        CHECK(layout.whole_sums_offset % 64 == 0);
+        std::vector<uint8_t> storage(layout.bytes, 0);
+        const Activations a = layout.view(storage.data(), rows, k);
+        table->quantize_activations(x.data(), 0, rows, a);
+        if (first.empty()) first = storage;
+        CHECK(first == storage);
+        for (int64_t i = 0; i < rows * k / 256; ++i) {
+            if (i == 2) {
+                CHECK(std::isnan(a.scales[i]));
+                continue;
+            }
+            for (int64_t j = i * 256; j < (i + 1) * 256; ++j)
+                CHECK(std::abs(static_cast<double>(a.scales[i]) * a.q[j] - x[j]) <=
+                      0.5001 * a.scales[i] + 1e-37);
+            for (int64_t j = i * 16; j < (i + 1) * 16; ++j) {
+                int sum = 0;
+                for (int64_t e = j * 16; e < (j + 1) * 16; ++e) sum += a.q[e];
+                CHECK(a.whole_sums[j] == sum);
+                CHECK(a.sums[j] == a.scales[i] * static_cast<float>(sum));
+            }
+        }
+    }
 }

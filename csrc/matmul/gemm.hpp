@@ -1,0 +1,109 @@
+// y = x * w^T for many activation rows: a panel of weights is unpacked once into the common form, in the
+// level-1 cache, and multiplied with every tile of activation rows. See README.md for the formula and the
+// layouts.
+#pragma once
+
+#include "matmul/packed_rows.hpp"
+#include "matmul/panel.hpp"
+
+namespace bq {
+namespace {
+
+// One panel against kCount activation rows: out[row][lane]. The pointers are at the panel's first element.
+template <class T, class P, int kCount>
+struct Tile {
+    using Floats = typename T::Floats;
+    static constexpr int kLanes = T::kLanes, kRun = P::kRun, kSteps = kRun / 4;
+    static constexpr bool kWide = P::kActivations == 256;  // activation scales wait for 256 elements
+
+    const int8_t* q;
+    const int32_t* start;
+    const float* scales;
+    const float* sums;
+
+    // The sum of a run, scaled, into sum[row].
+    BQ_INLINE void run(const P& w, int index, Floats (&sum)[kCount]) const {
+        typename T::Ints whole[kCount];
+        T::template dots<P::kTop, kSteps>(w.q + index * kRun * kLanes, q + index * kRun * kCount,
+                                          start + index * kCount, whole);
+        const Floats scale = T::load(w.scales + index * kLanes);
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+            if constexpr (kWide)
+                sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]);
+            else
+                sum[r] = T::mul_add(T::to_floats(whole[r]),
+                                    T::mul(scale, T::splat(scales[index * kRun / 32 * kCount + r])), sum[r]);
+        });
+        if constexpr (P::kMinima) {
+            const Floats minimum = T::load(w.minima + index * kLanes);
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                sum[r] = T::mul_sub_from(minimum, T::splat(sums[index * kCount + r]), sum[r]);
+            });
+        }
+    }
+
+    BQ_INLINE void multiply(const P& w, int depth, float (&out)[kCount][kLanes]) const {
+        Floats sum[kCount];
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::zero(); });
+        if constexpr (kWide) {
+            constexpr int kRuns = 256 / kRun;
+            for (int block = 0; block < depth / 256; ++block) {
+                for (int i = 0; i < kRuns; ++i) run(w, block * kRuns + i, sum);
+                unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                    const Floats scale = T::splat(scales[block * kCount + r]);
+                    T::store(out[r],
+                             block == 0 ? T::mul(sum[r], scale) : T::mul_add(sum[r], scale, T::load(out[r])));
+                    sum[r] = T::zero();
+                });
+            }
+        } else {
+            for (int i = 0; i < depth / kRun; ++i) run(w, i, sum);
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
+        }
+    }
+};
+
+// One panel, elements at to at + depth - 1, against the tile of kCount rows from `first` on.
+template <class T, class P, int kCount>
+BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t first, int64_t at, int depth,
+                               int lanes, float* y, int64_t ldy) {
+    constexpr int kRun = P::kRun, kActivations = P::kActivations;
+    const Tile<T, P, kCount> tile{x.q + first * x.k + at * kCount,
+                                  x.start + first * (x.k / kRun) + at / kRun * kCount,
+                                  x.scales + first * (x.k / kActivations) + at / kActivations * kCount,
+                                  x.sums + first * (x.k / kRun) + at / kRun * kCount};
+    alignas(64) float out[kCount][T::kLanes];
+    tile.multiply(panel, depth, out);
+    const int64_t rows = x.rows - first < kCount ? x.rows - first : kCount;
+    for (int64_t r = 0; r < rows; ++r) {
+        float* to = y + (first + r) * ldy;
+        if (lanes == T::kLanes) {
+            const auto sum = T::load(out[r]);
+            T::store(to, at == 0 ? sum : T::add(T::load(to), sum));
+        } else {
+            for (int i = 0; i < lanes; ++i) to[i] = at == 0 ? out[r][i] : to[i] + out[r][i];
+        }
+    }
+}
+
+template <class S, class T, FormatId id>
+void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const PackedRows& x,
+                   float* y, int64_t ldy) {
+    using P = Panel<S, T, id>;
+    P panel;
+    for (int64_t n = begin; n < end; n += T::kLanes) {
+        const int lanes = static_cast<int>(end - n < T::kLanes ? end - n : T::kLanes);
+        for (int64_t at = 0; at < x.k; at += kPanelDepth) {
+            const int depth = static_cast<int>(x.k - at < kPanelDepth ? x.k - at : kPanelDepth);
+            panel.fill(w, w_row_bytes, n, end, at, depth);
+            int64_t r = 0;
+            for (; r + T::kRows <= x.rows; r += T::kRows)
+                multiply_tile<T, P, T::kRows>(panel, x, r, at, depth, lanes, y + n, ldy);
+            for (; r < x.rows; r += kSmallTile)
+                multiply_tile<T, P, kSmallTile>(panel, x, r, at, depth, lanes, y + n, ldy);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace bq

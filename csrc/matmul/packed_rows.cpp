@@ -1,0 +1,83 @@
+#include "matmul/packed_rows.hpp"
+
+#include <cstring>
+
+namespace bq {
+namespace {
+
+constexpr int64_t align64(int64_t n) {
+    return (n + 63) / 64 * 64;
+}
+
+constexpr int64_t padded(int64_t rows) {
+    return (rows + kSmallTile - 1) / kSmallTile * kSmallTile;
+}
+
+// One tile of `count` rows from `first` on, of which `valid` exist.
+void pack_tile(const Activations& x, int64_t first, int count, int valid, const PanelShape& shape,
+               const PackedRows& out) {
+    const int64_t k = x.k, runs = k / shape.run, scales = k / x.run;
+    const int sixteens = shape.run / 16;
+    // out's pointers are const for the kernels that read; this is the one that fills them.
+    int8_t* q = const_cast<int8_t*>(out.q) + first * k;
+    int32_t* start = const_cast<int32_t*>(out.start) + first * runs;
+    float* scale = const_cast<float*>(out.scales) + first * scales;
+    float* sum = const_cast<float*>(out.sums) + first * runs;
+    for (int r = 0; r < count; ++r) {
+        if (r >= valid) {
+            for (int64_t i = 0; i < k / 4; ++i) std::memset(q + 4 * (i * count + r), 0, 4);
+            for (int64_t i = 0; i < runs; ++i) start[i * count + r] = 0;
+            for (int64_t i = 0; i < scales; ++i) scale[i * count + r] = 0;
+            for (int64_t i = 0; shape.has_minima && i < runs; ++i) sum[i * count + r] = 0;
+            continue;
+        }
+        const int64_t row = first + r;
+        const int8_t* from = x.q + row * k;
+        for (int64_t i = 0; i < k / 4; ++i) std::memcpy(q + 4 * (i * count + r), from + 4 * i, 4);
+        for (int64_t i = 0; i < scales; ++i) scale[i * count + r] = x.scales[row * scales + i];
+        const int16_t* whole = x.whole_sums + row * (k / 16);
+        for (int64_t i = 0; i < runs; ++i) {
+            int32_t total = 0;
+            for (int j = 0; j < sixteens; ++j) total += whole[i * sixteens + j];
+            start[i * count + r] = -shape.offset * total;
+            if (!shape.has_minima) continue;
+            const float floats = static_cast<float>(total);
+            sum[i * count + r] =
+                x.run == kActivationRun ? floats * x.scales[row * scales + i * shape.run / x.run] : floats;
+        }
+    }
+}
+
+}  // namespace
+
+PackedLayout PackedLayout::of(int64_t rows, int64_t k, const PanelShape& shape) {
+    PackedLayout layout{};
+    const int64_t all = padded(rows), run_floats = all * (k / shape.run) * 4;
+    layout.start_offset = align64(all * k);
+    layout.scales_offset = layout.start_offset + align64(run_floats);
+    layout.sums_offset = layout.scales_offset + align64(all * (k / kActivationRun) * 4);
+    layout.bytes = layout.sums_offset + (shape.has_minima ? run_floats : 0);
+    return layout;
+}
+
+PackedRows PackedLayout::view(const void* base, int64_t rows, int64_t k) const {
+    const auto* bytes = static_cast<const uint8_t*>(base);
+    return {reinterpret_cast<const int8_t*>(bytes),
+            reinterpret_cast<const int32_t*>(bytes + start_offset),
+            reinterpret_cast<const float*>(bytes + scales_offset),
+            reinterpret_cast<const float*>(bytes + sums_offset),
+            rows,
+            k};
+}
+
+void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,
+               const PackedRows& out) {
+    while (begin < end) {
+        const int64_t left = end - begin;
+        const int count = left >= shape.tile_rows ? shape.tile_rows : kSmallTile;
+        pack_tile(x, begin, count, static_cast<int>(left < count ? left : count), shape, out);
+        begin += count;
+    }
+}
+
+}  // namespace bq

@@ -1,0 +1,120 @@
+// A panel of weights for the product of many rows: T::kLanes weight rows by at most kPanelDepth elements in
+// the common form, four elements of each row side by side, as T::dots wants them. See README.md.
+#pragma once
+
+#include "simd/unpack.hpp"
+#include "targets/kernels.hpp"
+
+namespace bq {
+namespace {
+
+inline constexpr int kPanelDepth = 512;
+
+// The largest integer of a format's chunks (Unpack::chunk), or for signed ones its magnitude.
+template <FormatId id>
+constexpr int largest_integer() {
+    using enum FormatId;
+    switch (id) {
+        case TQ1_0:
+        case TQ2_0:
+        case Q1_0:
+            return 2;
+        case Q2_0:
+        case Q2_K:
+            return 3;
+        case Q3_K:
+            return 7;
+        case MXFP4:
+        case NVFP4:
+            return 12;
+        case Q4_0:
+        case Q4_1:
+        case Q4_K:
+            return 15;
+        case Q5_0:
+        case Q5_1:
+        case Q5_K:
+            return 31;
+        case Q6_K:
+            return 63;
+        default:
+            return 128;
+    }
+}
+
+template <class S, class T, FormatId id>
+struct Panel {
+    using F = Unpack<S, id>;
+    using Form = CommonForm<id>;
+    static constexpr int kLanes = T::kLanes;
+    static constexpr int kRun = F::kRun;
+    static constexpr int kActivations = Form::elements == 256 ? 256 : 32;  // elements of one activation scale
+    static constexpr bool kMinima = Form::has_minima;
+
+    // Integers are stored as chunk + kBias, which stands for the value plus kOffset.
+    static constexpr int kLargest = largest_integer<id>();
+    static constexpr bool kAsSigned =
+        T::kSignedWeights || (F::kSigned && 2 * kLargest > T::kLargestWeight + 1);
+    static constexpr int kBias = kAsSigned ? (F::kSigned ? 0 : -F::kOffset) : F::kSigned ? kLargest : 0;
+    static constexpr int kOffset = kAsSigned ? 0 : F::kSigned ? kLargest : F::kOffset;
+    static constexpr int kTop = kAsSigned ? 128 : F::kSigned ? 2 * kLargest : kLargest;
+
+    static constexpr PanelShape shape() { return {kRun, kOffset, kMinima, kActivations, T::kRows, kLanes}; }
+
+    alignas(64) uint8_t q[kPanelDepth * kLanes];            // [depth / 4][lane][4]
+    alignas(64) float scales[kPanelDepth / kRun * kLanes];  // [depth / kRun][lane]
+    alignas(64) float minima[kMinima ? kPanelDepth / kRun * kLanes : 1];
+
+    // The rows begin to begin + kLanes - 1, elements at to at + depth - 1 (both multiples of the block, and
+    // depth of what one activation scale covers). Rows from `end` on repeat the last one.
+    BQ_INLINE void fill(const uint8_t* w, int64_t row_bytes, int64_t begin, int64_t end, int64_t at,
+                        int depth) {
+        for (int lane = 0; lane < kLanes; lane += 8) {
+            const uint8_t* rows[8];
+            for (int i = 0; i < 8; ++i) {
+                const int64_t n = begin + lane + i < end ? begin + lane + i : end - 1;
+                rows[i] = w + n * row_bytes + at / Form::elements * Form::bytes;
+            }
+            constexpr int kGroup = 256 / Form::elements;
+            int element = 0;
+            for (; element + 256 <= depth; element += 256) step<kGroup>(rows, element, lane);
+            if constexpr (kGroup > 1)
+                for (; element < depth; element += Form::elements) step<1>(rows, element, lane);
+        }
+    }
+
+    // kBlocks blocks of eight rows.
+    template <int kBlocks>
+    BQ_INLINE void step(const uint8_t* (&rows)[8], int element, int lane) {
+        constexpr int kChunksPerBlock = Form::elements / 32, kRuns = kBlocks * Form::elements / kRun;
+        S::template repeat<kBlocks * kChunksPerBlock>([&](int j) BQ_INLINE_LAMBDA {
+            typename S::Bytes c[8];
+            for (int i = 0; i < 8; ++i) {
+                c[i] = F::chunk(rows[i] + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
+                if constexpr (kBias != 0) c[i] = S::sub(c[i], S::splat(-kBias));
+            }
+            S::transpose(c, q + (element + 32 * j) * kLanes + 4 * lane, 4 * kLanes, 8);
+        });
+        typename S::Floats scale[8][2], minimum[8][2];
+        for (int i = 0; i < 8; ++i) {
+            F::template scales<kBlocks>(rows[i], scale[i], minimum[i]);
+            rows[i] += kBlocks * Form::bytes;
+        }
+        for (int part = 0; part < (kRuns + 7) / 8; ++part) {
+            const int64_t to = (element / kRun + 8 * part) * kLanes + lane;
+            const int count = kRuns - 8 * part < 8 ? kRuns - 8 * part : 8;
+            transpose_floats(scale, part, scales + to, count);
+            if constexpr (kMinima) transpose_floats(minimum, part, minima + to, count);
+        }
+    }
+
+    static BQ_INLINE void transpose_floats(const typename S::Floats (&from)[8][2], int part, float* to,
+                                           int count) {
+        typename S::Bytes lines[8];
+        for (int i = 0; i < 8; ++i) lines[i] = S::as_bytes(from[i][part]);
+        S::transpose(lines, reinterpret_cast<uint8_t*>(to), 4 * kLanes, count);
+    }
+};
+
+}  // namespace
+}  // namespace bq

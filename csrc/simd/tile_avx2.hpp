@@ -1,0 +1,62 @@
+// What the product of many rows needs of AVX2; each operation is described in tile_scalar.hpp.
+//   dot  vpmaddubsw with weights of at most 127, whose sums stay in int16 for as many steps as fit; for
+//   weights
+//        of eight bits with the sign of the weights moved to the activations
+#pragma once
+
+#include "simd/avx2.hpp"
+
+namespace bq {
+namespace {
+
+struct TileAvx2 {
+    using Weights = __m256i;
+    using Ints = __m256i;
+    using Floats = __m256;
+    static constexpr int kLanes = 8;
+    static constexpr int kRows = 4;
+    static constexpr int kLargestWeight = 127;
+    static constexpr bool kSignedWeights = false;
+
+    static BQ_INLINE Floats load(const float* p) { return _mm256_loadu_ps(p); }
+    static BQ_INLINE void store(float* p, Floats a) { _mm256_storeu_ps(p, a); }
+    static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
+    static BQ_INLINE Floats splat(float value) { return _mm256_set1_ps(value); }
+    static BQ_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+    static BQ_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+    static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+    static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
+    static BQ_INLINE Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+
+    // Products of pairs that int16 can add up without overflow.
+    template <int kTop>
+    static constexpr int pairs() {
+        return kTop <= 15 ? 8 : kTop <= 31 ? 4 : kTop <= 63 ? 2 : 1;
+    }
+
+    template <int kTop, int kSteps, int kCount>
+    static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {
+        constexpr int kPairs = pairs<kTop>() < kSteps ? pairs<kTop>() : kSteps;
+        const __m256i ones = _mm256_set1_epi16(1);
+        for (int r = 0; r < kCount; ++r) sum[r] = _mm256_set1_epi32(start[r]);
+        unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
+            __m256i words[kCount];
+            unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
+                const int step = part * kPairs + i;
+                const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * step));
+                const __m256i magnitude = kTop > 127 ? _mm256_abs_epi8(u) : u;
+                for (int r = 0; r < kCount; ++r) {
+                    __m256i x = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r)));
+                    if (kTop > 127) x = _mm256_sign_epi8(x, u);
+                    const __m256i products = _mm256_maddubs_epi16(magnitude, x);
+                    words[r] = i == 0 ? products : _mm256_add_epi16(words[r], products);
+                }
+            });
+            for (int r = 0; r < kCount; ++r)
+                sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(words[r], ones));
+        });
+    }
+};
+
+}  // namespace
+}  // namespace bq

@@ -1,0 +1,79 @@
+// What the product of many rows (csrc/matmul/gemm.hpp) needs, in plain C++: the reference of the other
+// tile_*.hpp.
+//   kLanes          weight rows side by side in a vector
+//   kRows           activation rows of a tile
+//   kSignedWeights  panels hold signed integers; otherwise unsigned ones up to kLargestWeight
+//   dots<kTop, kSteps, kCount>
+//                   for each of kCount activation rows: start[r] and the products of kSteps groups of four.
+//                   Weights lie as [step][lane][4], activations as [step][row][4]. kTop is the largest weight
+//                   that the panel can hold, or above 127 where unsigned ones would not do: then the weights
+//                   are signed.
+#pragma once
+
+#include "simd/scalar.hpp"
+
+namespace bq {
+namespace {
+
+struct TileScalar {
+    static constexpr int kLanes = 8;
+    static constexpr int kRows = 4;
+    static constexpr int kLargestWeight = 127;
+    static constexpr bool kSignedWeights = true;
+    struct Ints {
+        int32_t v[kLanes];
+    };
+    struct Floats {
+        float v[kLanes];
+    };
+
+    template <class Body>
+    static BQ_INLINE Floats each(Body&& body) {
+        Floats out;
+        for (int i = 0; i < kLanes; ++i) out.v[i] = body(i);
+        return out;
+    }
+    static BQ_INLINE Floats load(const float* p) {
+        return each([&](int i) BQ_INLINE_LAMBDA { return p[i]; });
+    }
+    static BQ_INLINE void store(float* p, const Floats& a) {
+        for (int i = 0; i < kLanes; ++i) p[i] = a.v[i];
+    }
+    static BQ_INLINE Floats zero() { return splat(0.0f); }
+    static BQ_INLINE Floats splat(float value) {
+        return each([&](int) BQ_INLINE_LAMBDA { return value; });
+    }
+    static BQ_INLINE Floats mul(const Floats& a, const Floats& b) {
+        return each([&](int i) BQ_INLINE_LAMBDA { return a.v[i] * b.v[i]; });
+    }
+    static BQ_INLINE Floats add(const Floats& a, const Floats& b) {
+        return each([&](int i) BQ_INLINE_LAMBDA { return a.v[i] + b.v[i]; });
+    }
+    static BQ_INLINE Floats mul_add(const Floats& a, const Floats& b, const Floats& c) {
+        return each([&](int i) BQ_INLINE_LAMBDA { return a.v[i] * b.v[i] + c.v[i]; });
+    }
+    static BQ_INLINE Floats mul_sub_from(const Floats& a, const Floats& b, const Floats& c) {
+        return each([&](int i) BQ_INLINE_LAMBDA { return c.v[i] - a.v[i] * b.v[i]; });
+    }
+    static BQ_INLINE Floats to_floats(const Ints& a) {
+        return each([&](int i) BQ_INLINE_LAMBDA { return static_cast<float>(a.v[i]); });
+    }
+
+    template <int kTop, int kSteps, int kCount>
+    static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {
+        for (int r = 0; r < kCount; ++r)
+            for (int i = 0; i < kLanes; ++i) sum[r].v[i] = start[r];
+        for (int step = 0; step < kSteps; ++step)
+            for (int r = 0; r < kCount; ++r)
+                for (int i = 0; i < kLanes; ++i) {
+                    const uint8_t* u = w + 4 * (kLanes * step + i);
+                    const int8_t* x = a + 4 * (kCount * step + r);
+                    int32_t total = 0;
+                    for (int j = 0; j < 4; ++j) total += static_cast<int8_t>(u[j]) * x[j];
+                    sum[r].v[i] += total;
+                }
+    }
+};
+
+}  // namespace
+}  // namespace bq
