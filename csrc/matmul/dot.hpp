@@ -118,22 +118,34 @@ struct RowDot {
 // Activation rows that stay in the level-2 cache while the weight rows pass once.
 inline constexpr int64_t kRowTile = 32;
 
-template <class S, FormatId id>
-void matmul_i8(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const Activations& x,
-               float* y, int64_t ldy) {
-    for (int64_t tile = 0; tile < x.rows; tile += kRowTile) {
-        const int64_t last = tile + kRowTile < x.rows ? tile + kRowTile : x.rows;
+// body(row, rows, r, n) for the weight rows n and groups of 4, 2 and 1 activation rows from r on; rows is an
+// Index. Tiles of activation rows stay in the cache while the weight rows pass.
+template <int64_t kTile, class Body>
+BQ_INLINE void each_row_group(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, int64_t rows,
+                              Body&& body) {
+    for (int64_t tile = 0; tile < rows; tile += kTile) {
+        const int64_t last = tile + kTile < rows ? tile + kTile : rows;
         for (int64_t n = begin; n < end; ++n) {
             const uint8_t* row = w + n * w_row_bytes;
             int64_t r = tile;
-            for (; r + 4 <= last; r += 4) RowDot<S, id, 4>(x, r).row(row, x.k, y + r * ldy + n, ldy);
+            for (; r + 4 <= last; r += 4) body(row, Index<4>{}, r, n);
             if (r + 2 <= last) {
-                RowDot<S, id, 2>(x, r).row(row, x.k, y + r * ldy + n, ldy);
+                body(row, Index<2>{}, r, n);
                 r += 2;
             }
-            if (r < last) RowDot<S, id, 1>(x, r).row(row, x.k, y + r * ldy + n, ldy);
+            if (r < last) body(row, Index<1>{}, r, n);
         }
     }
+}
+
+template <class S, FormatId id>
+void matmul_i8(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const Activations& x,
+               float* y, int64_t ldy) {
+    each_row_group<kRowTile>(w, w_row_bytes, begin, end, x.rows,
+                             [&](const uint8_t* row, auto rows, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
+                                 RowDot<S, id, decltype(rows)::value>(x, r).row(row, x.k, y + r * ldy + n,
+                                                                                ldy);
+                             });
 }
 
 }  // namespace

@@ -88,19 +88,11 @@ struct RowDotF32 {
 template <class S, FormatId id>
 void matmul_f32(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
                 int64_t rows, int64_t k, float* y, int64_t ldy) {
-    for (int64_t tile = 0; tile < rows; tile += kRowTile) {
-        const int64_t last = tile + kRowTile < rows ? tile + kRowTile : rows;
-        for (int64_t n = begin; n < end; ++n) {
-            const uint8_t* row = w + n * w_row_bytes;
-            int64_t r = tile;
-            for (; r + 4 <= last; r += 4) RowDotF32<S, id, 4>(x, k, r).row(row, k, y + r * ldy + n, ldy);
-            if (r + 2 <= last) {
-                RowDotF32<S, id, 2>(x, k, r).row(row, k, y + r * ldy + n, ldy);
-                r += 2;
-            }
-            if (r < last) RowDotF32<S, id, 1>(x, k, r).row(row, k, y + r * ldy + n, ldy);
-        }
-    }
+    each_row_group<kRowTile>(w, w_row_bytes, begin, end, rows,
+                             [&](const uint8_t* row, auto count, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
+                                 RowDotF32<S, id, decltype(count)::value>(x, k, r).row(row, k,
+                                                                                       y + r * ldy + n, ldy);
+                             });
 }
 
 }  // namespace

@@ -85,6 +85,20 @@ struct Avx2 {
     }
     static BQ_INLINE Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
 
+    // ---- sixteen words
+    using Words = __m256i;
+    static BQ_INLINE Words words(uint64_t first, uint64_t last) {
+        return _mm256_cvtepi8_epi16(
+            _mm_set_epi64x(static_cast<long long>(last), static_cast<long long>(first)));
+    }
+    static BQ_INLINE Words words_twice(uint64_t eight) {
+        const __m128i bytes = _mm_cvtsi64_si128(static_cast<long long>(eight));
+        return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(bytes, bytes));
+    }
+    static BQ_INLINE Words splat_words(int value) { return _mm256_set1_epi16(static_cast<short>(value)); }
+    static BQ_INLINE Words sub_words(Words a, Words b) { return _mm256_sub_epi16(a, b); }
+    static BQ_INLINE Ints dot_words(Words a, const int16_t* b) { return _mm256_madd_epi16(a, load(b)); }
+
     // ---- eight floats
     static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
     static BQ_INLINE Floats splat8(float value) { return _mm256_set1_ps(value); }
@@ -114,6 +128,20 @@ struct Avx2 {
     }
     static BQ_INLINE Floats from_i8(uint64_t bytes) {
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes))));
+    }
+    static BQ_INLINE Floats halves_of_e8m0(uint64_t bytes) {
+        const __m256i e = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
+        const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+        const __m256i subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+        const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+        return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, subnormal, small));
+    }
+    static BQ_INLINE Floats halves_of_ue4m3(uint64_t bytes) {
+        const __m256i all = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
+        const __m256i nan = _mm256_cmpeq_epi32(all, _mm256_set1_epi32(0x7f));
+        const __m256i bits = _mm256_slli_epi32(_mm256_and_si256(all, _mm256_set1_epi32(0x7f)), 20);
+        const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p119f));
+        return _mm256_andnot_ps(_mm256_castsi256_ps(nan), value);
     }
     static BQ_INLINE float f16(const uint8_t* p) {
         return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_as<uint16_t>(p))));

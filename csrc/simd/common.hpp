@@ -51,6 +51,15 @@ BQ_INLINE void transpose_words(const uint8_t (&columns)[8][32], uint8_t* out, in
         for (int j = 0; j < 8; ++j) memcpy(out + i * stride + 4 * j, columns[j] + 4 * i, 4);
 }
 
+template <class A, class B>
+struct IsSame {
+    static constexpr bool value = false;
+};
+template <class A>
+struct IsSame<A, A> {
+    static constexpr bool value = true;
+};
+
 template <int... I>
 struct Indices {};
 template <int N, int... I>

@@ -6,6 +6,7 @@
 
 #include <arm_neon.h>
 
+#include "formats/microscaling.hpp"
 #include "simd/common.hpp"
 
 namespace bq {
@@ -132,6 +133,16 @@ struct Neon {
         return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(words))), vcvtq_f32_u32(vmovl_high_u16(words))};
     }
     static BQ_INLINE Floats from_i8(uint64_t bytes) { return from_words(vmovl_s8(vcreate_s8(bytes))); }
+    static BQ_INLINE Floats halves_of_e8m0(uint64_t bytes) {
+        float r[8];
+        for (int i = 0; i < 8; ++i) r[i] = fp4::half_of_e8m0(static_cast<uint8_t>(bytes >> 8 * i));
+        return load8(r);
+    }
+    static BQ_INLINE Floats halves_of_ue4m3(uint64_t bytes) {
+        float r[8];
+        for (int i = 0; i < 8; ++i) r[i] = fp4::half_of_ue4m3(static_cast<uint8_t>(bytes >> 8 * i));
+        return load8(r);
+    }
     static BQ_INLINE float f16(const uint8_t* p) {
         return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(load_as<uint16_t>(p)))), 0);
     }

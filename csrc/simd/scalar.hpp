@@ -7,6 +7,7 @@
 #pragma once
 
 #include "formats/half.hpp"
+#include "formats/microscaling.hpp"
 #include "simd/common.hpp"
 
 namespace bq {
@@ -163,6 +164,17 @@ struct Scalar {
     static inline Floats from_i8(uint64_t bytes) {
         Floats r;
         for (int i = 0; i < 8; ++i) r.v[i] = static_cast<float>(static_cast<int8_t>(bytes >> 8 * i & 255));
+        return r;
+    }
+    // Eight scales of the 4-bit floats, the first in the low byte (formats/microscaling.hpp).
+    static inline Floats halves_of_e8m0(uint64_t bytes) {
+        Floats r;
+        for (int i = 0; i < 8; ++i) r.v[i] = fp4::half_of_e8m0(static_cast<uint8_t>(bytes >> 8 * i));
+        return r;
+    }
+    static inline Floats halves_of_ue4m3(uint64_t bytes) {
+        Floats r;
+        for (int i = 0; i < 8; ++i) r.v[i] = fp4::half_of_ue4m3(static_cast<uint8_t>(bytes >> 8 * i));
         return r;
     }
     static inline float f16(const uint8_t* p) { return f16_to_f32(load_as<uint16_t>(p)); }

@@ -102,6 +102,16 @@ struct Unpack<S, FormatId::Q2_K> {
     }
 };
 
+// The sixteen 6-bit scales of Q3_K as bytes, 32 above their values.
+static BQ_INLINE void q3_k_scales(const uint8_t* b, uint64_t (&stored)[2]) {
+    const uint8_t* packed = b + offsetof(BlockQ3_K, scales);
+    const uint64_t low = load_as<uint64_t>(packed);
+    const uint64_t four = load_as<uint32_t>(packed + 8);
+    const uint64_t high = four | four << 30;  // runs 4-7 take their pairs two bits further up
+    for (int i = 0; i < 2; ++i)
+        stored[i] = (low >> 4 * i & 0x0f0f0f0f0f0f0f0full) | (high >> 4 * i & 0x0303030303030303ull) << 4;
+}
+
 template <class S>
 struct Unpack<S, FormatId::Q3_K> {
     static constexpr int kRun = 16, kOffset = 4;
@@ -113,31 +123,32 @@ struct Unpack<S, FormatId::Q3_K> {
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
-        const uint8_t* packed = b + offsetof(BlockQ3_K, scales);
-        const uint64_t low = load_as<uint64_t>(packed);
-        const uint64_t four = load_as<uint32_t>(packed + 8);
-        const uint64_t high = four | four << 30;  // runs 4-7 take their pairs two bits further up
+        uint64_t stored[2];
+        q3_k_scales(b, stored);
         const auto d = S::splat8(S::f16(b + offsetof(BlockQ3_K, d)));
         const auto bias = S::splat8(32.0f);
-        for (int i = 0; i < 2; ++i) {
-            const uint64_t integers =
-                (low >> 4 * i & 0x0f0f0f0f0f0f0f0full) | (high >> 4 * i & 0x0303030303030303ull) << 4;
-            scale[i] = S::mul(d, S::sub(S::from_u8(integers), bias));
-        }
+        for (int i = 0; i < 2; ++i) scale[i] = S::mul(d, S::sub(S::from_u8(stored[i]), bias));
     }
 };
 
-// The eight 6-bit scales and minima that Q4_K and Q5_K share.
-template <class S>
-static BQ_INLINE void six_bit_scales(const uint8_t* packed, float d, float dmin, typename S::Floats* scale,
-                                     typename S::Floats* minimum) {
+// The eight 6-bit scales and minima of Q4_K and Q5_K as bytes.
+struct SixBits {
+    uint64_t scales, minima;
+};
+static BQ_INLINE SixBits six_bits(const uint8_t* packed) {
     const uint64_t low = load_as<uint64_t>(packed);  // scales 0-3, minima 0-3; the others' high pairs
     const uint64_t four = load_as<uint32_t>(packed + 8);
     const uint64_t high = low >> 2 & 0x3030303030303030ull;
-    const uint64_t scales = (low & 0x3f3f3f3full) | ((four & 0x0f0f0f0full) | (high & 0xffffffffull)) << 32;
-    const uint64_t minima = (low >> 32 & 0x3f3f3f3full) | ((four >> 4 & 0x0f0f0f0full) | high >> 32) << 32;
-    scale[0] = S::mul(S::splat8(d), S::from_u8(scales));
-    minimum[0] = S::mul(S::splat8(dmin), S::from_u8(minima));
+    return {(low & 0x3f3f3f3full) | ((four & 0x0f0f0f0full) | (high & 0xffffffffull)) << 32,
+            (low >> 32 & 0x3f3f3f3full) | ((four >> 4 & 0x0f0f0f0full) | high >> 32) << 32};
+}
+
+template <class S>
+static BQ_INLINE void six_bit_scales(const uint8_t* packed, float d, float dmin, typename S::Floats* scale,
+                                     typename S::Floats* minimum) {
+    const SixBits six = six_bits(packed);
+    scale[0] = S::mul(S::splat8(d), S::from_u8(six.scales));
+    minimum[0] = S::mul(S::splat8(dmin), S::from_u8(six.minima));
 }
 
 template <class S>

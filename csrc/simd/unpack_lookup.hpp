@@ -30,6 +30,13 @@ struct Unpack<S, FormatId::IQ4_NL> : LegacyScales<S, FormatId::IQ4_NL> {
     }
 };
 
+// The eight 6-bit scales of IQ4_XS as bytes, 32 above their values.
+static BQ_INLINE uint64_t iq4_xs_scales(const uint8_t* b) {
+    const uint64_t low = spread_nibbles(load_as<uint32_t>(b + offsetof(BlockIQ4_XS, scales_l)));
+    const uint64_t high = spread_pairs(load_as<uint16_t>(b + offsetof(BlockIQ4_XS, scales_h)));
+    return low | high << 4;
+}
+
 template <class S>
 struct Unpack<S, FormatId::IQ4_XS> {
     static constexpr int kRun = 32, kOffset = 0;
@@ -39,10 +46,8 @@ struct Unpack<S, FormatId::IQ4_XS> {
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
-        const uint64_t low = spread_nibbles(load_as<uint32_t>(b + offsetof(BlockIQ4_XS, scales_l)));
-        const uint64_t high = spread_pairs(load_as<uint16_t>(b + offsetof(BlockIQ4_XS, scales_h)));
         const auto d = S::splat8(S::f16(b + offsetof(BlockIQ4_XS, d)));
-        scale[0] = S::mul(d, S::sub(S::from_u8(low | high << 4), S::splat8(32.0f)));
+        scale[0] = S::mul(d, S::sub(S::from_u8(iq4_xs_scales(b)), S::splat8(32.0f)));
     }
 };
 
@@ -55,10 +60,10 @@ struct Unpack<S, FormatId::MXFP4> {
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
-        float d[8] = {};
+        uint64_t e = 0;
         for (int i = 0; i < kBlocks; ++i)
-            d[i] = fp4::half_of_e8m0(b[i * sizeof(BlockMXFP4) + offsetof(BlockMXFP4, e)]);
-        scale[0] = S::load8(d);
+            e |= static_cast<uint64_t>(b[i * sizeof(BlockMXFP4) + offsetof(BlockMXFP4, e)]) << 8 * i;
+        scale[0] = S::halves_of_e8m0(e);
     }
 };
 
@@ -71,11 +76,13 @@ struct Unpack<S, FormatId::NVFP4> {
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
-        float d[16] = {};
-        for (int i = 0; i < 4 * kBlocks; ++i)
-            d[i] = fp4::half_of_ue4m3(b[i / 4 * sizeof(BlockNVFP4) + offsetof(BlockNVFP4, scales) + i % 4]);
-        scale[0] = S::load8(d);
-        scale[1] = S::load8(d + 8);
+        uint64_t bits[2] = {0, 0};
+        for (int i = 0; i < kBlocks; ++i) {
+            const uint64_t four =
+                load_as<uint32_t>(b + i * sizeof(BlockNVFP4) + offsetof(BlockNVFP4, scales));
+            bits[i / 2] |= four << 32 * (i % 2);
+        }
+        for (int i = 0; i < 2; ++i) scale[i] = S::halves_of_ue4m3(bits[i]);
     }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "matmul/dot.hpp"
+#include "matmul/dot_blocks.hpp"
 #include "matmul/dot_f32.hpp"
 #include "matmul/gemm.hpp"
 #include "simd/unpack_lookup.hpp"
@@ -11,29 +12,37 @@
 namespace bq {
 namespace {
 
-template <class S, class T, FormatId id>
+template <class S, class B, FormatId id>
+constexpr MatmulI8 few_rows() {
+    if constexpr (!IsSame<B, void>::value) {
+        if constexpr (SuperBlock<S, id>::kKnown) return matmul_blocks<B, id>;
+    }
+    return matmul_i8<S, id>;
+}
+
+template <class S, class T, class B, FormatId id>
 void fill_block_matmul(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
-    f.matmul_i8 = matmul_i8<S, id>;
+    f.matmul_i8 = few_rows<S, B, id>();
     f.matmul_panels = matmul_panels<S, T, id>;
     f.panel_shape = Panel<S, T, id>::shape();
     f.matmul_f32 = matmul_f32<S, id>;
 }
 
-template <class S, class T, FormatId... ids>
+template <class S, class T, class B, FormatId... ids>
 void fill_block_matmuls(KernelTable& table) {
-    (fill_block_matmul<S, T, ids>(table), ...);
+    (fill_block_matmul<S, T, B, ids>(table), ...);
 }
 
-// S: the vocabulary; T: what it needs for many rows.
-template <class S, class T>
+// S: the vocabulary; T: what it needs for many rows; B: for super-blocks in integers, or void.
+template <class S, class T, class B = void>
 void fill_matmuls(KernelTable& table) {
     using enum FormatId;
     table.formats[static_cast<int>(F32)].matmul_f32 = matmul_f32<S, F32>;
     table.formats[static_cast<int>(F16)].matmul_f32 = matmul_f32<S, F16>;
     table.formats[static_cast<int>(BF16)].matmul_f32 = matmul_f32<S, BF16>;
-    fill_block_matmuls<S, T, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
-    fill_block_matmuls<S, T, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
+    fill_block_matmuls<S, T, B, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
+    fill_block_matmuls<S, T, B, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
 }
 
 }  // namespace
