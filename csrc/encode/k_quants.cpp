@@ -67,8 +67,8 @@ void encode_q2_k(const float* x, BlockQ2_K& b, const float* importance) {
     } else {
         for (int j = 0; j < kRuns; ++j) {
             for (int i = 0; i < kRun; ++i) weights[i] = std::fabs(x[kRun * j + i]);
-            fit.scales[j] = affine_scale(x + kRun * j, weights, kRun, {3, -0.5f, 0.1f, 15, true, false},
-                                         fit.levels + kRun * j, &fit.minima[j]);
+            fit.scales[j] =
+                affine_scale(x + kRun * j, weights, kRun, kWalkQ2_K, fit.levels + kRun * j, &fit.minima[j]);
         }
         const float high_scale = largest(fit.scales), high_min = largest(fit.minima);
         const float to_scale = high_scale > 0 ? 15.0f / high_scale : 0.0f;
@@ -183,13 +183,13 @@ void fit_eight_runs(const float* x, Block& b, const float* importance, const Aff
 
 void encode_q4_k(const float* x, BlockQ4_K& b, const float* importance) {
     uint8_t levels[kSuperBlock];
-    fit_eight_runs(x, b, importance, {15, -1.0f, 0.1f, 20, false, false}, false, levels);
+    fit_eight_runs(x, b, importance, kWalkQ4_K, false, levels);
     store_levels(levels, b);
 }
 
 void encode_q5_k(const float* x, BlockQ5_K& b, const float* importance) {
     uint8_t levels[kSuperBlock];
-    fit_eight_runs(x, b, importance, {31, -0.5f, 0.1f, 15, false, false}, true, levels);
+    fit_eight_runs(x, b, importance, kWalkQ5_K, true, levels);
     store_levels(levels, b);
 }
 

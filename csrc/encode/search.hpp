@@ -7,12 +7,10 @@
 #include <cmath>
 #include <cstdint>
 
+#include "encode/walks.hpp"
 #include "formats/half.hpp"
 
 namespace bq::search {
-
-// Runs whose largest magnitude is below this count as zero.
-inline constexpr float kZeroRun = 1e-15f;
 
 static inline float as_float(int value) {
     return static_cast<float>(value);
@@ -95,9 +93,8 @@ static inline float symmetric_scale(const float* x, const float* weights, int n,
         return clamp(round_to_int(inverse * x[i]), -limit, limit - 1);
     };
     float scale = 0, gain = 0, chosen = 0;
-    for (int attempt = 0; attempt < 19; ++attempt) {
-        const int tenths = attempt == 0 ? 0 : attempt <= 9 ? attempt - 10 : attempt - 9;  // 0, -9..-1, 1..9
-        const float inverse = -(as_float(limit) + 0.1f * as_float(tenths)) / peak;
+    for (int attempt = 0; attempt < kSymmetricAttempts; ++attempt) {
+        const float inverse = -(as_float(limit) + 0.1f * as_float(symmetric_tenths(attempt))) / peak;
         Fit fit;
         for (int i = 0; i < n; ++i) fit.add(weights ? weights[i] : x[i] * x[i], x[i], level_at(inverse, i));
         if (attempt == 0) {
@@ -152,22 +149,6 @@ static inline float symmetric_scale_by_descent(const float* x, int n, int limit,
     }
     for (int i = 0; i < n; ++i) levels[i] = static_cast<uint8_t>(level[i] + limit);
     return fit.level_level > 0 ? fit.x_level / fit.level_level : 0.0f;
-}
-
-// How affine_scale walks: attempt s spreads the range over top + first + step * s levels, s = 0 .. last.
-struct AffineWalk {
-    int top;  // the largest level
-    float first, step;
-    int last;
-    bool absolute;  // minimize weighted |error| rather than its square
-    // Bring attempts into 0..top before rounding, which cannot take 2^22 and more. Levels get there when a
-    // better line raises the lower end close to the maximum and leaves elements without weight far below.
-    // ggml does so since 0.26 in the walks for an imatrix, and only there; without it the rounded bits wrap.
-    bool clamp_first;
-};
-
-static constexpr AffineWalk importance_walk(int top) {
-    return {top, -0.9f, 0.05f, 36, false, true};
 }
 
 // A scale and a minimum >= 0 for x ~ scale * level - minimum, levels in 0 .. walk.top, n <= 32: the weighted

@@ -72,11 +72,9 @@ static inline void store_levels(const uint8_t* levels, BlockTQ1_0& b) {
         const ternary::Place p = ternary::place(i);
         number[p.byte] += levels[i] * kWeights[p.trit];
     }
-    for (int i = 0; i < 52; ++i) {
-        // As a fraction of 3^5, in 256ths, rounded up so that no digit is lost.
-        const auto byte = static_cast<uint8_t>((number[i] * 256 + 242) / 243);
-        (i < 48 ? b.qs[i] : b.qh[i - 48]) = byte;
-    }
+    // As fractions of 3^5, in 256ths, rounded up so that no digit is lost.
+    for (int i = 0; i < 48; ++i) b.qs[i] = static_cast<uint8_t>((number[i] * 256 + 242) / 243);
+    for (int i = 0; i < 4; ++i) b.qh[i] = static_cast<uint8_t>((number[48 + i] * 256 + 242) / 243);
 }
 static inline void store_levels(const uint8_t* levels, BlockTQ2_0& b) {
     for (int i = 0; i < 64; ++i) {

@@ -17,8 +17,12 @@
 //   lookup8, lookup16(table, i)     entries of a table of 8 or 16 floats or integers, 0 <= i < 8 or 16
 //   gather(base, i)                 base[i] of any table of floats or integers
 //   store_bytes(p, a)               the low bytes of the lanes
-//   store_halves(p, a)              floats as search::scale_to_f16 has them
-//   max_across(a)                   the largest of all lanes, which hold no NaN
+//   store_bytes_of_16(p, v)         those of an array of vectors that has 16 lanes in all
+//   store_words(p, a)               the low halves of the lanes
+//   store_halves(p, a), half_of     floats as f32_to_f16 converts them; of one float
+//   increment(m, a)                 a + 1 where m is set
+//   mask_bits(m)                    lane l as bit l of an unsigned integer
+//   max_across(a), min_across(a)    of all lanes, which hold no NaN
 //   transpose_tile(runs, at, out)   out[e * kLanes + l] = runs[l][at + e] for e < kTile;
 //                                   with <kStride>, rows of the result are that far apart
 //
@@ -63,14 +67,15 @@ BQ_INLINE typename S::Float negative(typename S::Float value) {
     return S::from_bits(S::bit_xor(S::bits_of(value), S::splat_int(INT32_MIN)));
 }
 
-// Lanes l with l < count.
+// Scales as stored: every NaN is the one that search::scale_to_f16 gives.
 template <class S>
-BQ_INLINE typename S::Mask first_lanes(int count) {
-    alignas(64) static constexpr int32_t kNumbers[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
-                                                         11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-                                                         22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-    static_assert(S::kLanes <= 32);
-    return S::less(S::load_int(kNumbers), S::splat_int(count));
+BQ_INLINE void store_scales_f16(void* p, typename S::Float scales) {
+    const auto nan = S::from_bits(S::splat_int(static_cast<int32_t>(0xffc00000u)));
+    S::store_halves(p, S::select(S::equal(scales, scales), scales, nan));
+}
+template <class S>
+BQ_INLINE uint16_t scale_f16(float scale) {
+    return scale != scale ? uint16_t{0xfe00} : S::half_of(scale);
 }
 
 // Two vectors as one: the serial sums of two groups of runs proceed side by side, which hides their latency.

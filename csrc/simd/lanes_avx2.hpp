@@ -33,11 +33,32 @@ struct LanesAvx2 {
             _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
         _mm_storel_epi64(reinterpret_cast<__m128i*>(p), bytes);
     }
+    static BQ_INLINE void store_bytes_of_16(uint8_t* p, const Int (&v)[2]) {
+        const __m256i first = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0,
+                                               4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+        const __m256i second = _mm256_setr_epi8(-1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,
+                                                -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1);
+        const __m256i low =
+            _mm256_or_si256(_mm256_shuffle_epi8(v[0], first), _mm256_shuffle_epi8(v[1], second));
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                         _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(low, order)));
+    }
+    static BQ_INLINE void store_words(void* p, Int a) {
+        const __m256i low = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
+        _mm_storeu_si128(static_cast<__m128i*>(p),
+                         _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
+    }
     static BQ_INLINE void store_halves(void* p, Float a) {
-        // One NaN for all, the one of scale_to_f16.
-        const __m256 nan = _mm256_set1_ps(-__builtin_nanf(""));
+        const __m256 sign = _mm256_and_ps(a, _mm256_set1_ps(-0.0f));
+        const __m256 nan = _mm256_or_ps(sign, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)));
         a = _mm256_blendv_ps(a, nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
         _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    }
+    static BQ_INLINE uint16_t half_of(float value) {
+        const __m128i half = _mm_cvtps_ph(_mm_set_ss(value), _MM_FROUND_TO_NEAREST_INT);
+        const auto bits = static_cast<uint16_t>(_mm_cvtsi128_si32(half));
+        return value == value ? bits : static_cast<uint16_t>((bits & 0x8000) | 0x7e00);
     }
     static BQ_INLINE Float splat(float value) { return _mm256_set1_ps(value); }
     static BQ_INLINE Int splat_int(int32_t value) { return _mm256_set1_epi32(value); }
@@ -108,6 +129,13 @@ struct LanesAvx2 {
     static BQ_INLINE Float gather(const float* base, Int i) { return _mm256_i32gather_ps(base, i, 4); }
     static BQ_INLINE Int gather(const int32_t* base, Int i) { return _mm256_i32gather_epi32(base, i, 4); }
 
+    static BQ_INLINE Int increment(Mask m, Int a) { return _mm256_sub_epi32(a, bits_of(m.bits)); }
+    static BQ_INLINE uint32_t mask_bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.bits)); }
+    static BQ_INLINE float min_across(Float a) {
+        __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+        return _mm_cvtss_f32(_mm_min_ss(m, _mm_movehdup_ps(m)));
+    }
     static BQ_INLINE float max_across(Float a) {
         __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         m = _mm_max_ps(m, _mm_movehl_ps(m, m));

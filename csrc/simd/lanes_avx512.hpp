@@ -23,12 +23,16 @@ struct LanesAvx512 {
     static BQ_INLINE void store_bytes(uint8_t* p, Int a) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
     }
+    static BQ_INLINE void store_bytes_of_16(uint8_t* p, const Int (&v)[1]) { store_bytes(p, v[0]); }
+    static BQ_INLINE void store_words(void* p, Int a) {
+        _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a));
+    }
     static BQ_INLINE void store_halves(void* p, Float a) {
-        // One NaN for all, the one of scale_to_f16.
-        const __m512 nan = _mm512_set1_ps(-__builtin_nanf(""));
-        a = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a, nan);
+        const Int sign = bit_and(bits_of(a), splat_int(INT32_MIN));
+        a = select(equal(a, a), a, from_bits(bit_or(sign, splat_int(0x7fc00000))));
         _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
     }
+    static BQ_INLINE uint16_t half_of(float value) { return LanesAvx2::half_of(value); }
     static BQ_INLINE Float splat(float value) { return _mm512_set1_ps(value); }
     static BQ_INLINE Int splat_int(int32_t value) { return _mm512_set1_epi32(value); }
 
@@ -91,6 +95,13 @@ struct LanesAvx512 {
     static BQ_INLINE Float gather(const float* base, Int i) { return _mm512_i32gather_ps(i, base, 4); }
     static BQ_INLINE Int gather(const int32_t* base, Int i) { return _mm512_i32gather_epi32(i, base, 4); }
 
+    static BQ_INLINE Int increment(Mask m, Int a) {
+        return _mm512_mask_add_epi32(a, m.bits, a, _mm512_set1_epi32(1));
+    }
+    static BQ_INLINE uint32_t mask_bits(Mask m) { return m.bits; }
+    static BQ_INLINE float min_across(Float a) {
+        return LanesAvx2::min_across(_mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    }
     static BQ_INLINE float max_across(Float a) {
         return LanesAvx2::max_across(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
     }

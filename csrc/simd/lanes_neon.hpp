@@ -3,6 +3,7 @@
 
 #include <arm_neon.h>
 
+#include "formats/half.hpp"
 #include "simd/lanes.hpp"
 
 namespace bq {
@@ -27,13 +28,24 @@ struct LanesNeon {
         const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
         memcpy(p, &four, 4);
     }
-    static BQ_INLINE void store_halves(void* p, Float a) {
-        // One NaN for all, the one of scale_to_f16.
-        const uint16x4_t halves = vreinterpret_u16_f16(vcvt_f16_f32(a));
-        const uint16x4_t number = vmovn_u32(vceqq_f32(a, a));
-        const uint16x4_t chosen = vbsl_u16(number, halves, vdup_n_u16(0xfe00));
-        memcpy(p, &chosen, sizeof chosen);
+    static BQ_INLINE void store_bytes_of_16(uint8_t* p, const Int (&v)[4]) {
+        const auto words = [&](int i) BQ_INLINE_LAMBDA {
+            return vcombine_u16(vmovn_u32(vreinterpretq_u32_s32(v[i])),
+                                vmovn_u32(vreinterpretq_u32_s32(v[i + 1])));
+        };
+        vst1q_u8(p, vcombine_u8(vmovn_u16(words(0)), vmovn_u16(words(2))));
     }
+    static BQ_INLINE void store_words(void* p, Int a) {
+        const uint16x4_t words = vmovn_u32(vreinterpretq_u32_s32(a));
+        memcpy(p, &words, sizeof words);
+    }
+    static BQ_INLINE void store_halves(void* p, Float a) {
+        const Int sign = bit_and(bits_of(a), splat_int(INT32_MIN));
+        a = select(equal(a, a), a, from_bits(bit_or(sign, splat_int(0x7fc00000))));
+        const float16x4_t halves = vcvt_f16_f32(a);
+        memcpy(p, &halves, sizeof halves);
+    }
+    static BQ_INLINE uint16_t half_of(float value) { return f32_to_f16(value); }
     static BQ_INLINE Float splat(float value) { return vdupq_n_f32(value); }
     static BQ_INLINE Int splat_int(int32_t value) { return vdupq_n_s32(value); }
 
@@ -115,6 +127,12 @@ struct LanesNeon {
         return load_int(values);
     }
 
+    static BQ_INLINE Int increment(Mask m, Int a) { return vsubq_s32(a, vreinterpretq_s32_u32(m.bits)); }
+    static BQ_INLINE uint32_t mask_bits(Mask m) {
+        const uint32x4_t places = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32(m.bits, places));
+    }
+    static BQ_INLINE float min_across(Float a) { return vminvq_f32(a); }
     static BQ_INLINE float max_across(Float a) { return vmaxvq_f32(a); }
 
     template <int kStride = kLanes>
