@@ -1,8 +1,7 @@
-// The encoders of legacy.cpp with an imatrix, in lanes: one block per lane.
+// The encoders of legacy.cpp: with an imatrix one block per lane, without as in lanes_extremes.hpp.
 #pragma once
 
-#include "encode/lanes_search.hpp"
-#include "formats/legacy.hpp"
+#include "encode/lanes_extremes.hpp"
 
 namespace bq {
 namespace {
@@ -24,6 +23,7 @@ BQ_INLINE void load_weighted(const float* x, const float* importance, int64_t co
 
 template <class S, class V, class Block, int limit>
 void encode_symmetric(const float* x, uint8_t* out, int64_t k, const float* imatrix) {
+    if (!imatrix) return encode_peaks<V, Block, limit>(x, out, k);
     Block* blocks = reinterpret_cast<Block*>(out);
     const float mean = mean_square(x, k);
     for (int64_t n = 0; n < k / 32; n += S::kLanes) {
@@ -46,6 +46,7 @@ void encode_symmetric(const float* x, uint8_t* out, int64_t k, const float* imat
 
 template <class S, class V, class Block, int top>
 void encode_affine(const float* x, uint8_t* out, int64_t k, const float* imatrix) {
+    if (!imatrix) return encode_ranges<V, Block, top>(x, out, k);
     constexpr AffineWalk kWalk = search::importance_walk(top);
     Block* blocks = reinterpret_cast<Block*>(out);
     const float mean = mean_square(x, k);

@@ -5,6 +5,7 @@
 #include "encode/lanes_iq4.hpp"
 #include "encode/lanes_k_quants.hpp"
 #include "encode/lanes_legacy.hpp"
+#include "encode/lanes_low_bit.hpp"
 #include "targets/kernels.hpp"
 
 namespace bq {
@@ -17,13 +18,26 @@ void fill_encoders(KernelTable& table) {
     const auto set = [&](FormatId id, EncodeRow encode) {
         table.formats[static_cast<int>(id)].encode = encode;
     };
+    set(F16, encode_f16<V>);
+    set(BF16, encode_bf16<V>);
+    set(Q4_0, encode_symmetric<V, V, BlockQ4_0, 8>);
+    set(Q4_1, encode_affine<V, V, BlockQ4_1, 15>);
+    set(Q5_0, encode_symmetric<V, V, BlockQ5_0, 16>);
+    set(Q5_1, encode_affine<V, V, BlockQ5_1, 31>);
+    set(Q8_0, encode_q8_0<V>);
     set(Q2_K, encode_affine_k<V, V, BlockQ2_K>);
+    set(Q3_K, encode_q3_k<V, V>);
     set(Q4_K, encode_affine_k<V, V, BlockQ4_K>);
     set(Q5_K, encode_affine_k<V, V, BlockQ5_K>);
-    set(Q3_K, encode_q3_k<V, V>);
+    set(Q6_K, encode_q6_k<V, V>);
     set(IQ4_NL, encode_iq4_nl<V, V>);
     set(IQ4_XS, encode_iq4_xs<V, V>);
-    set(Q6_K, encode_q6_k<V, V>);
+    set(TQ1_0, encode_tq1_0<V>);
+    set(TQ2_0, encode_tq2_0<V>);
+    set(MXFP4, encode_mxfp4<V>);
+    set(NVFP4, encode_nvfp4<V>);
+    set(Q1_0, encode_q1_0<V>);
+    set(Q2_0, encode_q2_0<V>);
 }
 
 }  // namespace

@@ -282,3 +282,26 @@ TEST_CASE("rows of any number of blocks, within their bounds") {
         }
     }
 }
+
+// The exponent comes from a logarithm rounded to float32, which just below a power of two is that power.
+TEST_CASE("MXFP4 exponents around every power of two") {
+    const auto tables = runnable_kernels();
+    for (int power = -149; power <= 127; ++power) {
+        CAPTURE(power);
+        std::vector<float> x;
+        for (int below = 0; below < 100; ++below)
+            for (int i = 0; i < 32; ++i)
+                x.push_back(i == below % 32 ? std::ldexp(1.0f - static_cast<float>(below) * 0x1p-24f, power)
+                                            : 0.0f);
+        check_row(format_info(FormatId::MXFP4), tables, x, nullptr);
+    }
+}
+
+TEST_CASE("float formats convert NaNs and infinities as the reference does") {
+    const auto tables = runnable_kernels();
+    std::vector<float> x;
+    for (const uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xffc00000u, 0x7f800001u, 0xffbfffffu,
+                                0x7fffffffu, 0x477fefffu, 0x477ff000u, 0x33000000u, 0x33000001u, 0x387fffffu})
+        for (int copies = 0; copies < 3; ++copies) x.push_back(std::bit_cast<float>(bits));
+    for (const FormatId id : {FormatId::F16, FormatId::BF16}) check_row(format_info(id), tables, x, nullptr);
+}
