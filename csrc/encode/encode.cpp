@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "encode/grid_neighbours.hpp"
 #include "encode/row_encoders.hpp"
 #include "formats/half.hpp"
 
@@ -56,6 +57,20 @@ EncodeRowFn reference_encoder(FormatId id) {
             return encode::q5_k;
         case FormatId::Q6_K:
             return encode::q6_k;
+        case FormatId::IQ1_S:
+            return encode::iq1_s;
+        case FormatId::IQ1_M:
+            return encode::iq1_m;
+        case FormatId::IQ2_XXS:
+            return encode::iq2_xxs;
+        case FormatId::IQ2_XS:
+            return encode::iq2_xs;
+        case FormatId::IQ2_S:
+            return encode::iq2_s;
+        case FormatId::IQ3_XXS:
+            return encode::iq3_xxs;
+        case FormatId::IQ3_S:
+            return encode::iq3_s;
         case FormatId::IQ4_NL:
             return encode::iq4_nl;
         case FormatId::IQ4_XS:
@@ -74,6 +89,33 @@ EncodeRowFn reference_encoder(FormatId id) {
             return encode::q2_0;
         default:
             return nullptr;
+    }
+}
+
+void prepare_encoder(FormatId id) {
+    using encode::Grid;
+    switch (id) {
+        case FormatId::IQ1_S:
+        case FormatId::IQ1_M:
+            encode::grid_neighbours(Grid::kIQ1S);
+            break;
+        case FormatId::IQ2_XXS:
+            encode::grid_neighbours(Grid::kIQ2XXS);
+            break;
+        case FormatId::IQ2_XS:
+            encode::grid_neighbours(Grid::kIQ2XS);
+            break;
+        case FormatId::IQ2_S:
+            encode::grid_neighbours(Grid::kIQ2S);
+            break;
+        case FormatId::IQ3_XXS:
+            encode::grid_neighbours(Grid::kIQ3XXS);
+            break;
+        case FormatId::IQ3_S:
+            encode::grid_neighbours(Grid::kIQ3S);
+            break;
+        default:
+            break;
     }
 }
 

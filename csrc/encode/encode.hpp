@@ -13,4 +13,8 @@ using EncodeRowFn = void (*)(const float* x, uint8_t* out, int64_t k, const floa
 // nullptr for a format that has no encoder yet.
 EncodeRowFn reference_encoder(FormatId id);
 
+// Builds what the format's encoder looks up, if that is still to do: a few milliseconds and an allocation,
+// which would otherwise happen with the first row. Safe to call from any thread.
+void prepare_encoder(FormatId id);
+
 }  // namespace bq

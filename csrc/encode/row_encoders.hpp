@@ -22,6 +22,13 @@ void q4_k(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 void q5_k(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 void q6_k(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 
+void iq1_s(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void iq1_m(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void iq2_xxs(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void iq2_xs(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void iq2_s(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void iq3_xxs(const float* x, uint8_t* out, int64_t k, const float* imatrix);
+void iq3_s(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 void iq4_nl(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 void iq4_xs(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 

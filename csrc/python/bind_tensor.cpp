@@ -7,6 +7,7 @@
 #include <new>
 #include <string>
 
+#include "encode/encode.hpp"
 #include "matmul/packed_rows.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
@@ -73,6 +74,7 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
     std::atomic<bool> out_of_memory{false};
     {
         py::gil_scoped_release release;
+        prepare_encoder(format.id);
         parallel_for(source.rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
             const std::unique_ptr<float[]> scratch(plain ? nullptr : new (std::nothrow) float[k + 1]);
             if (!scratch && !plain) {
