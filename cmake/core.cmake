@@ -1,6 +1,7 @@
 # The core without Python: bq_core (formats, encoders, GGUF parser, thread pool) and one object library per
 # instruction set, each compiled with its own flags.
 file(GLOB BQ_CORE_SOURCES CONFIGURE_DEPENDS
+  ${PROJECT_SOURCE_DIR}/csrc/assemble/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/formats/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/formats/codebooks/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/encode/*.cpp

@@ -102,6 +102,10 @@ static inline void store_levels(const uint8_t* levels, BlockQ5_1& b) {
     legacy::store_fifth_bits(levels, b.qh);
 }
 
+static inline void store_levels(const uint8_t* levels, BlockQ8_0& b) {  // level 128 is zero
+    for (int i = 0; i < 32; ++i) b.qs[i] = static_cast<int8_t>(levels[i] - 128);
+}
+
 static inline void unpack_scales(const BlockQ4_0& b, float* scales, float*) {
     scales[0] = f16_to_f32(b.d);
 }

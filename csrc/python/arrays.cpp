@@ -100,6 +100,24 @@ int64_t first_nonfinite(const float* x, int64_t n) {
     return -1;
 }
 
+int64_t row_grain(int64_t k) {
+    return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(k, 1));
+}
+
+void require(bool condition, const char* message) {
+    if (!condition) throw py::value_error(message);
+}
+
+bool is_c_contiguous(const py::array& a) {
+    return (a.flags() & py::array::c_style) != 0;
+}
+
+void note_first(std::atomic<int64_t>& first, int64_t index) {
+    int64_t seen = first.load(std::memory_order_relaxed);
+    while ((seen < 0 || index < seen) && !first.compare_exchange_weak(seen, index)) {
+    }
+}
+
 const FormatInfo& checked_format(int ggml_type) {
     const FormatInfo* f = find_format(static_cast<int64_t>(ggml_type));
     if (f == nullptr) throw py::value_error("unknown ggml type id " + std::to_string(ggml_type));

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -33,6 +34,17 @@ struct RowSource {
 
 // Index of the first element that is NaN or infinite, or -1.
 int64_t first_nonfinite(const float* x, int64_t n);
+
+// Rows are handed out to threads in pieces of about this many elements, so that small inputs stay on one.
+inline constexpr int64_t kElementsPerPiece = 8192;
+int64_t row_grain(int64_t k);  // rows of k elements in a piece
+
+// ValueError unless the condition holds.
+void require(bool condition, const char* message);
+bool is_c_contiguous(const pybind11::array& a);
+
+// Keeps the smallest index; negative means none yet.
+void note_first(std::atomic<int64_t>& first, int64_t index);
 
 // The entry of a ggml type id that comes from the Python layer, which has checked it.
 const FormatInfo& checked_format(int ggml_type);

@@ -18,32 +18,11 @@ namespace py = pybind11;
 namespace bq {
 namespace {
 
-// Rows are handed out in pieces of about this many elements, so that small inputs stay on one thread.
-constexpr int64_t kElementsPerPiece = 8192;
-
 // From this many activation rows on, weights are unpacked into panels first.
 constexpr int64_t kPanelRows = 8;
 
-int64_t row_grain(int64_t k) {
-    return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(k, 1));
-}
-
-void require(bool condition, const char* message) {
-    if (!condition) throw py::value_error(message);
-}
-
 uint8_t* mutable_bytes(py::array& a) {
     return static_cast<uint8_t*>(a.mutable_data());
-}
-
-bool is_c_contiguous(const py::array& a) {
-    return (a.flags() & py::array::c_style) != 0;
-}
-
-void note_first(std::atomic<int64_t>& first, int64_t index) {
-    int64_t seen = first.load(std::memory_order_relaxed);
-    while ((seen < 0 || index < seen) && !first.compare_exchange_weak(seen, index)) {
-    }
 }
 
 // Returns the flat index of the first NaN or infinity, or -1 when all rows were encoded.

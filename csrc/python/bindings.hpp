@@ -5,6 +5,7 @@
 
 namespace bq {
 
+void bind_assemble(pybind11::module_& m);
 void bind_formats(pybind11::module_& m);
 void bind_gguf(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from blockquant._assemble import Unpacked, assemble, unpack
 from blockquant._core import __version__
 from blockquant._formats import Format, formats
 from blockquant._runtime import available_isas, cpu_info, get_num_threads, set_isa, set_num_threads
@@ -28,7 +29,9 @@ __all__ = [
     "FormatNotImplementedError",
     "Model",
     "QuantizedTensor",
+    "Unpacked",
     "__version__",
+    "assemble",
     "available_isas",
     "convert",
     "cpu_info",
@@ -44,6 +47,7 @@ __all__ = [
     "recipes",
     "set_isa",
     "set_num_threads",
+    "unpack",
 ]
 
 _LAZY_MODULES = {"gguf", "imatrix", "recipes"}

@@ -25,6 +25,25 @@ def encode(
 def decode(
     data: npt.NDArray[np.uint8], format: int, out: npt.NDArray[Any], element_type: int, threads: int
 ) -> None: ...
+def unpack(
+    data: npt.NDArray[np.uint8],
+    format: int,
+    values: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float32],
+    minima: npt.NDArray[np.float32] | None,
+    threads: int,
+) -> None: ...
+def assemble(
+    format: int,
+    values: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float32],
+    minima: npt.NDArray[np.float32] | None,
+    nearest: bool,
+    like: npt.NDArray[np.uint8] | None,
+    out: npt.NDArray[np.uint8],
+    threads: int,
+) -> tuple[int, str, int, int] | None: ...
+def assembly_rules(format: int) -> tuple[str, str, str]: ...
 def matmul(
     x: npt.NDArray[np.float32],
     w: npt.NDArray[Any],
