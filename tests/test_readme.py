@@ -18,15 +18,16 @@ def test_the_format_table_is_the_registry(monkeypatch: pytest.MonkeyPatch) -> No
     assert readme_table.in_readme() == readme_table.table(), "run: python bench/readme_table.py"
 
 
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    match = re.search(r"```python\n(.*?)```", README, re.S)
-    assert match is not None
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    examples = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(examples) >= 2
     monkeypatch.chdir(tmp_path)
-    exec(compile(match[1], "README.md", "exec"), {})
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    promised = re.search(r"# (QuantizedTensor\(.*\))", match[1])
-    assert promised is not None
-    assert promised[1] in printed
+    promised = re.findall(r"# (QuantizedTensor\(.*\))", README)
+    assert promised
+    assert all(line in printed for line in promised)
 
 
 def test_every_command_it_names_exists() -> None:

@@ -19,11 +19,11 @@ struct RunScales {
     Rounding rounding;
 };
 
-static inline bool store_f16(float value, Rounding rounding, uint16_t* bits) {
-    if (exact_f16(value, bits)) return true;
-    if (rounding == Rounding::exact || !std::isfinite(value)) return false;
-    *bits = nearest_f16(value);
-    return true;
+// The bits of a float16, or -1. (Not through a pointer: blocks have no alignment.)
+static inline int f16_for(float value, Rounding rounding) {
+    uint16_t bits;
+    if (exact_f16(value, &bits)) return bits;
+    return rounding == Rounding::exact || !std::isfinite(value) ? -1 : nearest_f16(value);
 }
 
 static inline bool fit_multiples(const float* scales, const float* weights, int n, const Multiples& range,
@@ -39,13 +39,20 @@ static inline bool fit_multiples(const float* scales, const float* weights, int 
 // A block of one run with a float16 scale.
 template <class Block>
 BlockFit store_scales(const RunScales& in, Block& b) {
-    return store_f16(in.scales[0], in.rounding, &b.d) ? BlockFit{} : BlockFit{Misfit::scale, 0};
+    const int d = f16_for(in.scales[0], in.rounding);
+    if (d < 0) return {Misfit::scale, 0};
+    b.d = static_cast<uint16_t>(d);
+    return {};
 }
 
 template <class Block>
 BlockFit store_scale_and_offset(const RunScales& in, Block& b) {
-    if (!store_f16(in.scales[0], in.rounding, &b.d)) return {Misfit::scale, 0};
-    return store_f16(-in.minima[0], in.rounding, &b.m) ? BlockFit{} : BlockFit{Misfit::minimum, 0};
+    const int d = f16_for(in.scales[0], in.rounding), m = f16_for(-in.minima[0], in.rounding);
+    if (d < 0) return {Misfit::scale, 0};
+    if (m < 0) return {Misfit::minimum, 0};
+    b.d = static_cast<uint16_t>(d);
+    b.m = static_cast<uint16_t>(m);
+    return {};
 }
 static inline BlockFit store_scales(const RunScales& in, BlockQ4_1& b) {
     return store_scale_and_offset(in, b);
@@ -92,6 +99,21 @@ inline constexpr Multiples kMultiples<BlockQ6_K> = {-128, 127, 1, 1.0f};
 template <>
 inline constexpr Multiples kMultiples<BlockIQ4_XS> = {-32, 31, 1, 1.0f};
 
+template <>
+inline constexpr Multiples kMultiples<BlockIQ2_XXS> = {1, 31, 2, 0.125f};
+template <>
+inline constexpr Multiples kMultiples<BlockIQ2_XS> = {1, 31, 2, 0.125f};
+template <>
+inline constexpr Multiples kMultiples<BlockIQ2_S> = {1, 31, 2, 0.125f};
+template <>
+inline constexpr Multiples kMultiples<BlockIQ3_XXS> = {1, 31, 2, 0.25f};
+template <>
+inline constexpr Multiples kMultiples<BlockIQ3_S> = {1, 31, 2, 1.0f};
+template <>
+inline constexpr Multiples kMultiples<BlockIQ1_S> = {1, 15, 2, 0.125f};
+template <>
+inline constexpr Multiples kMultiples<BlockIQ1_M> = {1, 15, 2, 0.125f};
+
 // Scales and minima are multiples of d and dmin.
 template <int runs, class Block>
 BlockFit fit_two(const RunScales& in, Block& b, uint8_t* scales, uint8_t* minima) {
@@ -132,32 +154,96 @@ static inline BlockFit store_scales(const RunScales& in, BlockQ5_K& b) {
 
 // Scales alone: stored receives m - low in steps.
 template <class Block>
-BlockFit fit_one(const RunScales& in, int runs, Block& b, uint8_t* stored) {
+BlockFit fit_one(const RunScales& in, int runs, uint16_t* d, uint8_t* stored) {
     constexpr Multiples range = kMultiples<Block>;
     Factors factors;
     if (!fit_multiples(in.scales, in.weights, runs, range, in.rounding, &factors))
         return {Misfit::scale, 0, runs};
-    b.d = factors.d;
+    *d = factors.d;
     for (int j = 0; j < runs; ++j) stored[j] = static_cast<uint8_t>((factors.m[j] - range.low) / range.step);
     return {};
 }
+template <class Block>
+BlockFit fit_d(const RunScales& in, int runs, Block& b, uint8_t* stored) {
+    uint16_t d = 0;
+    const BlockFit fit = fit_one<Block>(in, runs, &d, stored);
+    b.d = d;
+    return fit;
+}
 static inline BlockFit store_scales(const RunScales& in, BlockQ3_K& b) {
     uint8_t stored[16];
-    const BlockFit fit = fit_one(in, 16, b, stored);
+    const BlockFit fit = fit_d(in, 16, b, stored);
     if (fit.misfit == Misfit::none) store_q3_scales(stored, b.scales);
     return fit;
 }
 static inline BlockFit store_scales(const RunScales& in, BlockQ6_K& b) {
     uint8_t stored[16];
-    const BlockFit fit = fit_one(in, 16, b, stored);
+    const BlockFit fit = fit_d(in, 16, b, stored);
     if (fit.misfit == Misfit::none)
         for (int j = 0; j < 16; ++j) b.scales[j] = static_cast<int8_t>(stored[j] - 128);
     return fit;
 }
 static inline BlockFit store_scales(const RunScales& in, BlockIQ4_XS& b) {
     uint8_t stored[8];
-    const BlockFit fit = fit_one(in, 8, b, stored);
+    const BlockFit fit = fit_d(in, 8, b, stored);
     if (fit.misfit == Misfit::none) bq::store_scales(stored, b);
+    return fit;
+}
+
+static inline void store_nibbles(const uint8_t* stored, int runs, uint8_t* scales) {
+    for (int j = 0; j < runs / 2; ++j)
+        scales[j] = static_cast<uint8_t>(stored[2 * j] | stored[2 * j + 1] << 4);
+}
+static inline uint32_t with_top_nibble(uint32_t word, uint8_t nibble) {
+    return (word & 0x0fffffffu) | static_cast<uint32_t>(nibble) << 28;
+}
+static inline BlockFit store_scales(const RunScales& in, BlockIQ2_XXS& b) {
+    uint8_t stored[8];
+    const BlockFit fit = fit_d(in, 8, b, stored);
+    if (fit.misfit == Misfit::none)
+        for (int j = 0; j < 8; ++j) b.runs[j].signs_scale = with_top_nibble(b.runs[j].signs_scale, stored[j]);
+    return fit;
+}
+static inline BlockFit store_scales(const RunScales& in, BlockIQ3_XXS& b) {
+    uint8_t stored[8];
+    const BlockFit fit = fit_d(in, 8, b, stored);
+    if (fit.misfit == Misfit::none)
+        for (int j = 0; j < 8; ++j) b.signs_scale[j] = with_top_nibble(b.signs_scale[j], stored[j]);
+    return fit;
+}
+template <int runs, class Block>
+BlockFit store_nibble_scales(const RunScales& in, Block& b) {
+    uint8_t stored[runs];
+    const BlockFit fit = fit_d(in, runs, b, stored);
+    if (fit.misfit == Misfit::none) store_nibbles(stored, runs, b.scales);
+    return fit;
+}
+static inline BlockFit store_scales(const RunScales& in, BlockIQ2_XS& b) {
+    return store_nibble_scales<16>(in, b);
+}
+static inline BlockFit store_scales(const RunScales& in, BlockIQ2_S& b) {
+    return store_nibble_scales<16>(in, b);
+}
+static inline BlockFit store_scales(const RunScales& in, BlockIQ3_S& b) {
+    return store_nibble_scales<8>(in, b);
+}
+static inline BlockFit store_scales(const RunScales& in, BlockIQ1_S& b) {
+    uint8_t stored[8];
+    const BlockFit fit = fit_d(in, 8, b, stored);
+    if (fit.misfit == Misfit::none)
+        for (int j = 0; j < 8; ++j) b.qh[j] = static_cast<uint16_t>((b.qh[j] & 0x8fff) | stored[j] << 12);
+    return fit;
+}
+static inline BlockFit store_scales(const RunScales& in, BlockIQ1_M& b) {
+    uint8_t stored[16];
+    uint16_t d = 0;
+    const BlockFit fit = fit_one<BlockIQ1_M>(in, 16, &d, stored);
+    if (fit.misfit == Misfit::none)
+        for (int word = 0; word < 4; ++word) {
+            int bits = (d >> 4 * word & 15) << 12;
+            for (int j = 0; j < 4; ++j) bits |= stored[4 * word + j] << 3 * j;
+            b.scales[word] = static_cast<uint16_t>(bits);
+        }
     return fit;
 }
 

@@ -1,15 +1,20 @@
-// The integers of a block into its bits. Overloads of store_values write nothing but the integers' bits.
+// The integers of a block into its bits, and nothing else.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "assemble/assemble.hpp"
+#include "assemble/store_points.hpp"
 #include "formats/common_form.hpp"
 
 namespace bq::assemble {
+
+template <FormatId id>
+using BlockOfId = typename BlockOf<id>::type;
 
 // The value of each code that the integers of a format are stored as.
 template <int kCount>
@@ -29,7 +34,7 @@ constexpr Levels<kCount> levels_of(const int8_t (&values)[kCount]) {
 }
 
 template <class Block>
-inline constexpr auto kLevelsOf = nullptr;  // the formats below have their own
+inline constexpr auto kLevelsOf = nullptr;  // of the grid formats (store_points.hpp)
 template <>
 inline constexpr auto kLevelsOf<BlockQ4_0> = levels_from<16>(-8);
 template <>
@@ -78,8 +83,12 @@ constexpr std::array<int16_t, 256> codes_by_value(const std::array<int8_t, kCoun
 }
 
 template <FormatId id>
-BlockFit store_values(const int8_t* q, typename CommonForm<id>::Block& b) {
-    static constexpr auto codes = codes_by_value(kLevelsOf<typename CommonForm<id>::Block>);
+inline constexpr bool kHasLevels =
+    !std::is_null_pointer_v<std::remove_cv_t<decltype(kLevelsOf<BlockOfId<id>>)>>;
+
+template <FormatId id>
+BlockFit store_leveled(const int8_t* q, BlockOfId<id>& b) {
+    static constexpr auto codes = codes_by_value(kLevelsOf<BlockOfId<id>>);
     constexpr int n = CommonForm<id>::elements;
     uint8_t levels[n];
     int missing = 0;
@@ -95,10 +104,17 @@ BlockFit store_values(const int8_t* q, typename CommonForm<id>::Block& b) {
     return {};
 }
 
-// "0 to 15", or the levels one by one where they are uneven.
 template <FormatId id>
-std::string describe_values() {
-    auto levels = kLevelsOf<typename CommonForm<id>::Block>;
+BlockFit store_values(const int8_t* q, BlockOfId<id>& b) {
+    if constexpr (kHasLevels<id>)
+        return store_leveled<id>(q, b);
+    else
+        return store_points(q, b);
+}
+
+// "0 to 15", or the levels one by one where they are uneven.
+template <size_t kCount>
+std::string describe_levels(std::array<int8_t, kCount> levels) {
     std::sort(levels.begin(), levels.end());
     const int lowest = levels.front(), highest = levels.back();
     if (highest - lowest == static_cast<int>(levels.size()) - 1)
@@ -107,6 +123,23 @@ std::string describe_values() {
     for (size_t i = 0; i < levels.size(); ++i)
         if (i == 0 || levels[i] != levels[i - 1]) text += (i ? ", " : "") + std::to_string(levels[i]);
     return text;
+}
+template <size_t kCount, size_t kLevelCount>
+std::string describe_grid(const uint16_t (&)[kCount], const int8_t (&levels)[kLevelCount]) {
+    return std::to_string(kCount) + " points of " + (kLevelCount == 8 ? "4" : "8") + " magnitudes out of " +
+           describe_levels(levels_of(levels));
+}
+template <FormatId id>
+std::string describe_values() {
+    using namespace codebooks;
+    if constexpr (kHasLevels<id>) return describe_levels(kLevelsOf<BlockOfId<id>>);
+    if constexpr (id == FormatId::IQ2_XXS) return describe_grid(iq2_xxs::kGrid, iq2_xxs::kLevels);
+    if constexpr (id == FormatId::IQ2_XS) return describe_grid(iq2_xs::kGrid, iq2_xs::kLevels);
+    if constexpr (id == FormatId::IQ2_S) return describe_grid(iq2_s::kGrid, iq2_s::kLevels);
+    if constexpr (id == FormatId::IQ3_XXS) return describe_grid(iq3_xxs::kGrid, iq3_xxs::kLevels);
+    if constexpr (id == FormatId::IQ3_S) return describe_grid(iq3_s::kGrid, iq3_s::kLevels);
+    return "2048 points of 8 out of -7, 1, 9 or of -9, -1, 7" +
+           std::string(id == FormatId::IQ1_S ? ", the same three in a run" : "");
 }
 
 }  // namespace bq::assemble

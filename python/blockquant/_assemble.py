@@ -113,10 +113,10 @@ def assemble(
 ) -> QuantizedTensor:
     """Blocks from integers and scales that were chosen elsewhere: the inverse of `unpack`.
 
-    ``assemble(unpack(q))`` has the bytes of q, whatever they are, and ``assemble(replace(u, values=...))`` keeps those of
-    the scales. From the arrays alone, ``assemble(u.format, u.values, u.scales, u.minima)`` decodes to the same values,
-    and has the same bytes if q was encoded by `quantize` and its scales are finite and did not vanish (docs/formats.md
-    says where several blocks mean the same).
+    ``assemble(unpack(q))`` has the bytes of q, whatever they are, and ``assemble(replace(u, values=...))`` keeps its
+    scales' bytes. From the arrays alone, ``assemble(u.format, u.values, u.scales, u.minima)`` decodes to the same
+    values, and has the same bytes if q was encoded by `quantize`, unless the float16 that the runs of a super-block
+    share became zero or not finite, or the largest scales of such a block are equal but for their signs.
 
     Args:
         format: a block format, or the Unpacked that stands for all of the arrays.
