@@ -176,8 +176,9 @@ def test_matmul_is_close_to_the_float64_product(name: str, isa: str) -> None:
             assert np.all(np.abs(y32 - exact) <= bound * 1e-5 + 1e-12)
             y = bq.matmul(x, w)
             # An int8 activation is off by at most half a step of its run: amax / 254.
-            runs = np.abs(x).reshape(m, -1, 32).max(-1) / 254 * 1.01
-            slack = runs.astype(np.float64) @ np.abs(weights).reshape(n, -1, 32).sum(-1).T
+            run = 256 if w.format.block_size == 256 else 32
+            runs = np.abs(x).reshape(m, -1, run).max(-1) / 254 * 1.01
+            slack = runs.astype(np.float64) @ np.abs(weights).reshape(n, -1, run).sum(-1).T
             assert np.all(np.abs(y - exact) <= slack + bound * 1e-5 + 1e-12)
             # One row at a time, other thread counts: the same.
             for row in range(m):
@@ -186,6 +187,37 @@ def test_matmul_is_close_to_the_float64_product(name: str, isa: str) -> None:
                 np.testing.assert_array_equal(bq.matmul(x, w, threads=threads), y)
     finally:
         bq.set_isa(current)
+
+
+@pytest.mark.usefixtures("restore_isa")
+@pytest.mark.parametrize("isa", bq.available_isas())
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "F16"])
+def test_matmul_with_experts_is_each_row_with_its_matrix(name: str, isa: str) -> None:
+    bq.set_isa(isa)
+    rng = np.random.default_rng(3)
+    weights = gaussian(5, 19, 512)
+    w = weights.astype(np.float16) if name == "F16" else bq.quantize(weights, name)
+    for rows in (1, 2, 40):
+        x = rng.standard_normal((rows, 512), dtype=np.float32)
+        experts = rng.integers(0, 4, rows)  # expert 4 stays without rows
+        y = bq.matmul(x, w, experts=experts)
+        assert y.shape == (rows, 19)
+        for e in range(5):
+            mine = experts == e
+            np.testing.assert_array_equal(y[mine], bq.matmul(x[mine], w[e]))
+        np.testing.assert_array_equal(bq.matmul(x, w, experts=experts.astype(np.uint8), threads=2), y)
+    y = bq.matmul(x.reshape(4, 10, 512), w, experts=experts.reshape(4, 10))
+    np.testing.assert_array_equal(y.reshape(40, 19), bq.matmul(x, w, experts=experts))
+    with pytest.raises(IndexError, match=r"expert 5 of row 1 is not in 0\.\.4"):
+        bq.matmul(x[:2], w, experts=[0, 5])
+    with pytest.raises(IndexError, match="0 or more"):
+        bq.matmul(x[:2], w, experts=[0, -1])
+    with pytest.raises(ValueError, match="an index for each row"):
+        bq.matmul(x[:2], w, experts=[0])
+    with pytest.raises(TypeError, match="integers"):
+        bq.matmul(x[:2], w, experts=[0.0, 1.0])
+    with pytest.raises(ValueError, match=r"leading axis for the experts"):
+        bq.matmul(x[:2], w[0], experts=[0, 0])
 
 
 def test_matmul_takes_float_arrays_and_out() -> None:

@@ -5,6 +5,7 @@
 
 #include "matmul/packed_rows.hpp"
 #include "matmul/panel.hpp"
+#include "matmul/tile.hpp"
 
 namespace bq {
 namespace {
@@ -74,16 +75,7 @@ BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t firs
                                   x.sums + first * (x.k / kRun) + at / kRun * kCount};
     alignas(64) float out[kCount][T::kLanes];
     tile.multiply(panel, depth, out);
-    const int64_t rows = x.rows - first < kCount ? x.rows - first : kCount;
-    for (int64_t r = 0; r < rows; ++r) {
-        float* to = y + (first + r) * ldy;
-        if (lanes == T::kLanes) {
-            const auto sum = T::load(out[r]);
-            T::store(to, at == 0 ? sum : T::add(T::load(to), sum));
-        } else {
-            for (int i = 0; i < lanes; ++i) to[i] = at == 0 ? out[r][i] : to[i] + out[r][i];
-        }
-    }
+    add_tile<T, kCount>(out, x.rows - first, at == 0, lanes, y + first * ldy, ldy);
 }
 
 template <class S, class T, FormatId id>

@@ -48,6 +48,17 @@ void pack_tile(const Activations& x, int64_t first, int count, int valid, const 
     }
 }
 
+// body(first, count, valid) for the tiles of the rows begin <= r < end.
+template <class Body>
+void each_tile(int64_t begin, int64_t end, int tile_rows, Body&& body) {
+    while (begin < end) {
+        const int64_t left = end - begin;
+        const int count = left >= tile_rows ? tile_rows : kSmallTile;
+        body(begin, count, static_cast<int>(left < count ? left : count));
+        begin += count;
+    }
+}
+
 }  // namespace
 
 PackedLayout PackedLayout::of(int64_t rows, int64_t k, const PanelShape& shape) {
@@ -70,14 +81,23 @@ PackedRows PackedLayout::view(const void* base, int64_t rows, int64_t k) const {
             k};
 }
 
+int64_t packed_float_bytes(int64_t rows, int64_t k) {
+    return padded(rows) * k * 4;
+}
+
 void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,
                const PackedRows& out) {
-    while (begin < end) {
-        const int64_t left = end - begin;
-        const int count = left >= shape.tile_rows ? shape.tile_rows : kSmallTile;
-        pack_tile(x, begin, count, static_cast<int>(left < count ? left : count), shape, out);
-        begin += count;
-    }
+    each_tile(begin, end, shape.tile_rows,
+              [&](int64_t first, int count, int valid) { pack_tile(x, first, count, valid, shape, out); });
+}
+
+void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out) {
+    const int64_t k = out.k;
+    each_tile(begin, end, tile_rows, [&](int64_t first, int count, int valid) {
+        float* to = const_cast<float*>(out.x) + first * k;
+        for (int r = 0; r < count; ++r)
+            for (int64_t i = 0; i < k; ++i) to[i * count + r] = r < valid ? x[(first + r) * k + i] : 0.0f;
+    });
 }
 
 }  // namespace bq

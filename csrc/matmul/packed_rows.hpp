@@ -30,4 +30,8 @@ struct PackedLayout {
 void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,
                const PackedRows& out);
 
+// The same for float activations x [rows, k].
+int64_t packed_float_bytes(int64_t rows, int64_t k);
+void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out);
+
 }  // namespace bq

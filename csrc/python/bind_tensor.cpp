@@ -1,14 +1,12 @@
-// Encode, decode and matmul over the rows of arrays. The Python layer has resolved formats, dtypes and
+// Encode and decode over the rows of arrays. The Python layer has resolved formats, dtypes and
 // shapes; what a kernel relies on is checked here again, cheaply. The GIL is released around every kernel.
 #include <algorithm>
 #include <atomic>
-#include <cstddef>
 #include <memory>
 #include <new>
 #include <string>
 
 #include "encode/encode.hpp"
-#include "matmul/packed_rows.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
 #include "runtime/thread_pool.hpp"
@@ -17,9 +15,6 @@ namespace py = pybind11;
 
 namespace bq {
 namespace {
-
-// From this many activation rows on, weights are unpacked into panels first.
-constexpr int64_t kPanelRows = 8;
 
 uint8_t* mutable_bytes(py::array& a) {
     return static_cast<uint8_t*>(a.mutable_data());
@@ -102,92 +97,6 @@ void decode(const py::array& data, int format_id, py::array out, int element_typ
     });
 }
 
-// Memory for quantized activations, not initialized; kept between calls of a thread while it is not large.
-class ActivationBuffer {
-  public:
-    explicit ActivationBuffer(int64_t bytes) {
-        static thread_local Memory kept;
-        constexpr int64_t kKeepAtMost = 64 << 20;
-        Memory& memory = bytes <= kKeepAtMost ? kept : own_;
-        if (memory.bytes < bytes) {
-            memory.start.reset(new (std::align_val_t{kAlign}) std::byte[static_cast<size_t>(bytes)]);
-            memory.bytes = bytes;
-        }
-        base_ = memory.start.get();
-    }
-    std::byte* base() const { return base_; }
-
-  private:
-    static constexpr size_t kAlign = 64;
-    struct Free {
-        void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{kAlign}); }
-    };
-    struct Memory {
-        std::unique_ptr<std::byte[], Free> start;
-        int64_t bytes = 0;
-    };
-    Memory own_;
-    std::byte* base_;
-};
-
-// y = x @ w.T: x float32 [..., k], w rows of blocks [n, row_bytes], y float32 [..., n]; all C-contiguous.
-void matmul(const py::array& x, const py::array& w, int format_id, py::array y, int threads, bool exact) {
-    const FormatInfo& format = checked_format(format_id);
-    const KernelTable& table = checked_kernels();
-    const FormatKernels& kernel = table[format.id];
-    require(x.ndim() >= 1 && w.ndim() == 2 && y.ndim() == x.ndim(), "wrong number of dimensions");
-    require(is_c_contiguous(x) && is_c_contiguous(w) && is_c_contiguous(y), "expected C-contiguous arrays");
-    require(x.itemsize() == 4 && y.itemsize() == 4, "expected float32 arrays");
-    const int64_t k = x.shape(x.ndim() - 1), n = w.shape(0);
-    int64_t m = 1;
-    for (py::ssize_t i = 0; i + 1 < x.ndim(); ++i) {
-        m *= x.shape(i);
-        require(x.shape(i) == y.shape(i), "output has the wrong shape");
-    }
-    require(y.shape(y.ndim() - 1) == n, "output has the wrong shape");
-    require(k % format.block_size == 0, "row length is not a multiple of the block size");
-    const int64_t row_bytes = format.row_bytes(k);
-    require(w.nbytes() == n * row_bytes, "rows of x and w have different lengths");
-    if (m == 0 || n == 0) return;
-    const auto* floats = static_cast<const float*>(x.data());
-    const auto* weights = static_cast<const uint8_t*>(w.data());
-    auto* out = static_cast<float*>(y.mutable_data());
-    if (k == 0) {
-        std::fill(out, out + m * n, 0.0f);
-        return;
-    }
-    py::gil_scoped_release release;
-    const int64_t grain = std::max<int64_t>(1, 4 * kElementsPerPiece / std::max<int64_t>(1, m * k));
-    if (exact || format.is_float()) {
-        parallel_for(n, grain, threads, [&](int64_t begin, int64_t end) {
-            kernel.matmul_f32(weights, row_bytes, begin, end, floats, m, k, out, n);
-        });
-        return;
-    }
-    const ActivationLayout layout = ActivationLayout::of(m, k, activation_run(format));
-    const PanelShape& shape = kernel.panel_shape;
-    const bool panels = m >= kPanelRows;
-    const PackedLayout packed_layout = panels ? PackedLayout::of(m, k, shape) : PackedLayout{};
-    const int64_t packed_offset = (layout.bytes + 63) / 64 * 64;
-    const ActivationBuffer buffer(packed_offset + packed_layout.bytes);
-    const Activations activations = layout.view(buffer.base(), m, k);
-    parallel_for(m, row_grain(k), threads, [&](int64_t begin, int64_t end) {
-        table.quantize_activations(floats, begin, end, activations);
-    });
-    if (panels) {
-        const PackedRows packed = packed_layout.view(buffer.base() + packed_offset, m, k);
-        parallel_for(m, shape.tile_rows, threads,
-                     [&](int64_t begin, int64_t end) { pack_rows(activations, begin, end, shape, packed); });
-        parallel_for(n, shape.lanes, threads, [&](int64_t begin, int64_t end) {
-            kernel.matmul_panels(weights, row_bytes, begin, end, packed, out, n);
-        });
-        return;
-    }
-    parallel_for(n, grain, threads, [&](int64_t begin, int64_t end) {
-        kernel.matmul_i8(weights, row_bytes, begin, end, activations, out, n);
-    });
-}
-
 }  // namespace
 
 void bind_tensor(py::module_& m) {
@@ -196,8 +105,6 @@ void bind_tensor(py::module_& m) {
           "Encode rows into out; returns the flat index of the first NaN or infinity, or -1.");
     m.def("decode", &decode, py::arg("data"), py::arg("format"), py::arg("out"), py::arg("element_type"),
           py::arg("threads"), "Decode rows of blocks into out.");
-    m.def("matmul", &matmul, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("y"), py::arg("threads"),
-          py::arg("exact"), "y = x @ w.T over rows of blocks.");
 }
 
 }  // namespace bq

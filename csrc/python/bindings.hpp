@@ -11,6 +11,7 @@ void bind_gguf(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);
 void bind_dlpack(pybind11::module_& m);
 void bind_tensor(pybind11::module_& m);
+void bind_matmul(pybind11::module_& m);
 void bind_transformer(pybind11::module_& m);
 
 }  // namespace bq

@@ -9,5 +9,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     bq::bind_runtime(m);
     bq::bind_dlpack(m);
     bq::bind_tensor(m);
+    bq::bind_matmul(m);
     bq::bind_transformer(m);
 }

@@ -15,6 +15,7 @@ struct TileAvx2 {
     using Floats = __m256;
     static constexpr int kLanes = 8;
     static constexpr int kRows = 4;
+    static constexpr int kFloatRows = 10;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = false;
 

@@ -13,6 +13,7 @@ struct TileAvx512 {
     using Floats = __m512;
     static constexpr int kLanes = 16;
     static constexpr int kRows = 12;
+    static constexpr int kFloatRows = 14;
     static constexpr int kLargestWeight = 255;
     static constexpr bool kSignedWeights = false;
 

@@ -12,6 +12,7 @@ struct TileNeon {
     using Floats = Neon::Floats;
     static constexpr int kLanes = 8;
     static constexpr int kRows = 6;
+    static constexpr int kFloatRows = 8;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
 

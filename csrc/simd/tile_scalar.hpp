@@ -2,6 +2,7 @@
 // tile_*.hpp.
 //   kLanes          weight rows side by side in a vector
 //   kRows           activation rows of a tile
+//   kFloatRows      the same with float activations
 //   kSignedWeights  panels hold signed integers; otherwise unsigned ones up to kLargestWeight
 //   dots<kTop, kSteps, kCount>
 //                   for each of kCount activation rows: start[r] and the products of kSteps groups of four.
@@ -18,6 +19,7 @@ namespace {
 struct TileScalar {
     static constexpr int kLanes = 8;
     static constexpr int kRows = 4;
+    static constexpr int kFloatRows = 4;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
     struct Ints {

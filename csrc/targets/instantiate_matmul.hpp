@@ -5,6 +5,7 @@
 #include "matmul/dot_blocks.hpp"
 #include "matmul/dot_f32.hpp"
 #include "matmul/gemm.hpp"
+#include "matmul/gemm_f32.hpp"
 #include "simd/unpack_lookup.hpp"
 #include "simd/unpack_low_bit.hpp"
 #include "targets/kernels.hpp"
@@ -27,6 +28,14 @@ void fill_block_matmul(KernelTable& table) {
     f.matmul_panels = matmul_panels<S, T, id>;
     f.panel_shape = Panel<S, T, id>::shape();
     f.matmul_f32 = matmul_f32<S, id>;
+    f.matmul_float_panels = matmul_float_panels<S, T, id>;
+}
+
+template <class S, class T, FormatId id>
+void fill_float_matmul(KernelTable& table) {
+    FormatKernels& f = table.formats[static_cast<int>(id)];
+    f.matmul_f32 = matmul_f32<S, id>;
+    f.matmul_float_panels = matmul_float_panels<S, T, id>;
 }
 
 template <class S, class T, class B, FormatId... ids>
@@ -38,9 +47,10 @@ void fill_block_matmuls(KernelTable& table) {
 template <class S, class T, class B = void>
 void fill_matmuls(KernelTable& table) {
     using enum FormatId;
-    table.formats[static_cast<int>(F32)].matmul_f32 = matmul_f32<S, F32>;
-    table.formats[static_cast<int>(F16)].matmul_f32 = matmul_f32<S, F16>;
-    table.formats[static_cast<int>(BF16)].matmul_f32 = matmul_f32<S, BF16>;
+    table.float_panel_shape = {0, 0, false, 0, T::kFloatRows, T::kLanes};
+    fill_float_matmul<S, T, F32>(table);
+    fill_float_matmul<S, T, F16>(table);
+    fill_float_matmul<S, T, BF16>(table);
     fill_block_matmuls<S, T, B, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
     fill_block_matmuls<S, T, B, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
 }

@@ -28,6 +28,17 @@ struct Activations {
     int64_t rows;
     int64_t k;
     int run;  // kActivationRun or kLongActivationRun
+
+    // `count` rows from `first` on.
+    Activations part(int64_t first, int64_t count) const {
+        return {q + first * k,
+                scales + first * (k / run),
+                sums + first * (k / 16),
+                whole_sums + first * (k / 16),
+                count,
+                k,
+                run};
+    }
 };
 
 // Byte sizes and offsets of one allocation that holds all arrays of `rows` rows.
@@ -58,6 +69,13 @@ struct PackedRows {
     int64_t k;
 };
 
+// Float activations in tiles as in PackedRows: [k][row of tile].
+struct PackedFloats {
+    const float* x;
+    int64_t rows;
+    int64_t k;
+};
+
 // One row of blocks, k elements, to floats. `out` need not be aligned.
 using DecodeF32 = void (*)(const uint8_t* blocks, float* out, int64_t k);
 using DecodeU16 = void (*)(const uint8_t* blocks, uint16_t* out, int64_t k);  // f16 or bf16 bits
@@ -73,6 +91,9 @@ using MatmulPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t beg
 // The same with float activations [rows, k]: the exact path, and the only one of float formats.
 using MatmulF32 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
                            int64_t rows, int64_t k, float* y, int64_t ldy);
+// The same for many rows; begin is a multiple of the panel's lanes.
+using MatmulFloatPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                                   const PackedFloats& x, float* y, int64_t ldy);
 
 // One row of k floats to blocks. imatrix is nullptr or holds k weights. Bytes are ggml's.
 using EncodeRow = void (*)(const float* x, uint8_t* out, int64_t k, const float* imatrix);
@@ -85,6 +106,7 @@ struct FormatKernels {
     MatmulPanels matmul_panels = nullptr;
     PanelShape panel_shape{};  // of matmul_panels
     MatmulF32 matmul_f32 = nullptr;
+    MatmulFloatPanels matmul_float_panels = nullptr;
     EncodeRow encode = nullptr;
 };
 
@@ -95,6 +117,7 @@ using QuantizeActivations = void (*)(const float* x, int64_t begin, int64_t end,
 struct KernelTable {
     const char* isa = nullptr;  // "baseline", "avx2", "avx512", "neon", "neon_dotprod"
     FormatKernels formats[kFormatIdLimit];
+    PanelShape float_panel_shape{};  // of every matmul_float_panels: tile_rows and lanes
     QuantizeActivations quantize_activations = nullptr;
     TransformerKernels transformer;
 

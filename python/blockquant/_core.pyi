@@ -51,6 +51,7 @@ def matmul(
     y: npt.NDArray[np.float32],
     threads: int,
     exact: bool,
+    experts: npt.NDArray[np.int32] | None = None,
 ) -> None: ...
 
 cache_block: int

@@ -182,6 +182,46 @@ TEST_CASE("products with float activations are the float64 products") {
     });
 }
 
+TEST_CASE("products of many rows with float activations are the float64 products") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        Rng rng(18);
+        const int64_t row_counts[] = {1, 4, 5, 12, 17, 33}, weight_counts[] = {1, 17, 31};
+        for (int64_t rows : row_counts)
+            for (int64_t n : weight_counts) {
+                const bool deep = rows == 17 && n == 31;  // past one panel's depth
+                const int64_t block = format_info(id).block_size,
+                              k = block * (deep ? (block == 256 ? 3 : 520 / block + 1) : 1);
+                std::vector<float> x(rows * k);
+                for (float& v : x) v = rng.uniform();
+                std::vector<uint8_t> storage(static_cast<size_t>(packed_float_bytes(rows, k)));
+                const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
+                const PanelShape& shape = table.float_panel_shape;
+                pack_float_rows(x.data(), 0, rows, shape.tile_rows, packed);
+                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+                const std::vector<float> values = decoded(id, w, n, k);
+                std::vector<float> y(rows * n, NAN);
+                const int64_t row_bytes = format_info(id).row_bytes(k);
+                table[id].matmul_float_panels(w.data(), row_bytes, 0, std::min<int64_t>(n, shape.lanes),
+                                              packed, y.data(), n);
+                if (n > shape.lanes)
+                    table[id].matmul_float_panels(w.data(), row_bytes, shape.lanes, n, packed, y.data(), n);
+                int64_t wrong = 0;
+                for (int64_t r = 0; r < rows; ++r)
+                    for (int64_t i = 0; i < n; ++i) {
+                        double exact = 0, magnitude = 0;
+                        for (int64_t j = 0; j < k; ++j) {
+                            const double product = static_cast<double>(x[r * k + j]) * values[i * k + j];
+                            exact += product;
+                            magnitude += std::abs(product);
+                        }
+                        // Up to 256 products are added in a row.
+                        wrong += !(std::abs(y[r * n + i] - exact) <= 300 * 0x1p-24 * magnitude);
+                    }
+                CHECK(wrong == 0);
+            }
+    });
+}
+
 TEST_CASE("a result depends neither on how many rows are given nor on the range of weight rows") {
     for_each_kernel([](const KernelTable& table, FormatId id) {
         Rng rng(9);

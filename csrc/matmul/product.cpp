@@ -1,0 +1,213 @@
+#include "matmul/product.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "matmul/packed_rows.hpp"
+#include "runtime/thread_pool.hpp"
+
+namespace bq {
+namespace {
+
+// Work is handed out in pieces of about this many multiplications, so that small products stay on one thread.
+constexpr int64_t kPiece = 32768;
+
+// Memory that is not initialized; kept between calls of a thread while it is not large.
+class Scratch {
+  public:
+    explicit Scratch(int64_t bytes) {
+        static thread_local Memory kept;
+        constexpr int64_t kKeepAtMost = 64 << 20;
+        Memory& memory = bytes <= kKeepAtMost ? kept : own_;
+        if (memory.bytes < bytes) {
+            memory.start.reset(new (std::align_val_t{kAlign}) std::byte[static_cast<size_t>(bytes)]);
+            memory.bytes = bytes;
+        }
+        base_ = memory.start.get();
+    }
+    std::byte* at(int64_t offset) const { return base_ + offset; }
+
+  private:
+    static constexpr size_t kAlign = 64;
+    struct Free {
+        void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{kAlign}); }
+    };
+    struct Memory {
+        std::unique_ptr<std::byte[], Free> start;
+        int64_t bytes = 0;
+    };
+    Memory own_;
+    std::byte* base_;
+};
+
+// Offsets of the parts of a scratch.
+struct Sizes {
+    int64_t total = 0;
+    int64_t add(int64_t bytes) {
+        const int64_t offset = total;
+        total += (bytes + 63) / 64 * 64;
+        return offset;
+    }
+};
+
+// Consecutive activation rows that take the same matrix.
+struct Segment {
+    int64_t first, rows, expert;
+    bool panels;
+    int64_t packed_offset;
+};
+
+// The order of rows by expert, and its segments.
+std::vector<Segment> segments_by_expert(const int32_t* expert, int64_t m, int64_t experts,
+                                        std::vector<int64_t>& order) {
+    std::vector<int64_t> next(static_cast<size_t>(experts) + 1, 0);
+    for (int64_t r = 0; r < m; ++r) ++next[static_cast<size_t>(expert[r]) + 1];
+    std::vector<Segment> segments;
+    for (int64_t e = 0; e < experts; ++e) {
+        const int64_t rows = next[static_cast<size_t>(e) + 1];
+        next[static_cast<size_t>(e) + 1] += next[static_cast<size_t>(e)];
+        if (rows > 0) segments.push_back({next[static_cast<size_t>(e)], rows, e, false, 0});
+    }
+    order.resize(static_cast<size_t>(m));
+    for (int64_t r = 0; r < m; ++r) order[static_cast<size_t>(next[static_cast<size_t>(expert[r])]++)] = r;
+    return segments;
+}
+
+// body(segment, begin, end) over all weight rows of all segments; begin is a multiple of `lanes`.
+template <class Body>
+void for_weight_rows(const std::vector<Segment>& segments, int64_t n, int64_t lanes, int64_t rows_of_work,
+                     int64_t k, int threads, Body&& body) {
+    const int64_t padded = (n + lanes - 1) / lanes * lanes;
+    const int64_t wanted = kPiece / std::max<int64_t>(1, rows_of_work * k);
+    const int64_t grain = std::max<int64_t>(1, wanted / lanes) * lanes;
+    parallel_for(padded * static_cast<int64_t>(segments.size()), grain, threads,
+                 [&](int64_t begin, int64_t end) {
+                     while (begin < end) {
+                         const int64_t index = begin / padded, from = begin % padded;
+                         const int64_t to = std::min(padded, from + end - begin);
+                         if (from < n) body(segments[static_cast<size_t>(index)], from, std::min(n, to));
+                         begin += to - from;
+                     }
+                 });
+}
+
+// The rows of the segments that go through panels, packed, tile by tile on all threads.
+template <class Pack>
+void pack_segments(const std::vector<Segment>& segments, int tile_rows, int threads, Pack&& pack) {
+    for (const Segment& s : segments)
+        if (s.panels)
+            parallel_for(s.rows, tile_rows, threads,
+                         [&](int64_t begin, int64_t end) { pack(s, begin, end); });
+}
+
+// One call of multiply.
+struct Product {
+    const KernelTable& table;
+    const FormatKernels& kernel;
+    const WeightMatrix& w;
+    const float* x;
+    int64_t m;
+    float* y;
+    int threads;
+    std::vector<Segment> segments;
+    int64_t row_bytes;
+
+    const uint8_t* matrix(const Segment& s) const { return w.data + s.expert * w.n * row_bytes; }
+    int64_t mean_rows() const { return (m - 1) / static_cast<int64_t>(segments.size()) + 1; }
+    void choose_panels(bool have) {
+        for (Segment& s : segments) s.panels = have && s.rows >= kPanelRows;
+    }
+
+    void with_floats() {
+        const PanelShape& shape = table.float_panel_shape;
+        choose_panels(kernel.matmul_float_panels != nullptr);
+        Sizes sizes;
+        for (Segment& s : segments)
+            if (s.panels) s.packed_offset = sizes.add(packed_float_bytes(s.rows, w.k));
+        const Scratch scratch(sizes.total);
+        const auto packed = [&](const Segment& s) {
+            return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
+        };
+        pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
+            pack_float_rows(x + s.first * w.k, begin, end, shape.tile_rows, packed(s));
+        });
+        for_weight_rows(segments, w.n, shape.lanes, mean_rows(), w.k, threads,
+                        [&](const Segment& s, int64_t begin, int64_t end) {
+                            float* to = y + s.first * w.n;
+                            if (s.panels)
+                                kernel.matmul_float_panels(matrix(s), row_bytes, begin, end, packed(s), to,
+                                                           w.n);
+                            else
+                                kernel.matmul_f32(matrix(s), row_bytes, begin, end, x + s.first * w.k, s.rows,
+                                                  w.k, to, w.n);
+                        });
+    }
+
+    void with_int8() {
+        const PanelShape& shape = kernel.panel_shape;
+        const ActivationLayout layout = ActivationLayout::of(m, w.k, activation_run(*w.format));
+        choose_panels(kernel.matmul_panels != nullptr);
+        Sizes sizes;
+        const int64_t quantized = sizes.add(layout.bytes);
+        for (Segment& s : segments)
+            if (s.panels) s.packed_offset = sizes.add(PackedLayout::of(s.rows, w.k, shape).bytes);
+        const Scratch scratch(sizes.total);
+        const Activations all = layout.view(scratch.at(quantized), m, w.k);
+        parallel_for(m, std::max<int64_t>(1, kPiece / 4 / w.k), threads,
+                     [&](int64_t begin, int64_t end) { table.quantize_activations(x, begin, end, all); });
+        const auto packed = [&](const Segment& s) {
+            return PackedLayout::of(s.rows, w.k, shape).view(scratch.at(s.packed_offset), s.rows, w.k);
+        };
+        pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
+            pack_rows(all.part(s.first, s.rows), begin, end, shape, packed(s));
+        });
+        for_weight_rows(segments, w.n, shape.lanes, mean_rows(), w.k, threads,
+                        [&](const Segment& s, int64_t begin, int64_t end) {
+                            float* to = y + s.first * w.n;
+                            if (s.panels)
+                                kernel.matmul_panels(matrix(s), row_bytes, begin, end, packed(s), to, w.n);
+                            else
+                                kernel.matmul_i8(matrix(s), row_bytes, begin, end, all.part(s.first, s.rows),
+                                                 to, w.n);
+                        });
+    }
+};
+
+}  // namespace
+
+void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, int64_t m,
+              const int32_t* expert, float* y, int threads, bool exact) {
+    if (m == 0 || w.n == 0) return;
+    if (w.k == 0) {
+        std::fill(y, y + m * w.n, 0.0f);
+        return;
+    }
+    Product product{
+        table, table[w.format->id], w, x, m, y, threads, {{0, m, 0, false, 0}}, w.format->row_bytes(w.k)};
+    // Rows of the same expert are brought together, and their results back where they belong.
+    std::vector<int64_t> order;
+    std::vector<float> sorted_x, sorted_y;
+    if (expert != nullptr) {
+        product.segments = segments_by_expert(expert, m, w.experts, order);
+        sorted_x.resize(static_cast<size_t>(m * w.k));
+        sorted_y.resize(static_cast<size_t>(m * w.n));
+        for (int64_t i = 0; i < m; ++i)
+            std::memcpy(sorted_x.data() + i * w.k, x + order[static_cast<size_t>(i)] * w.k,
+                        static_cast<size_t>(w.k) * sizeof(float));
+        product.x = sorted_x.data();
+        product.y = sorted_y.data();
+    }
+    if (exact || w.format->is_float())
+        product.with_floats();
+    else
+        product.with_int8();
+    for (int64_t i = 0; expert != nullptr && i < m; ++i)
+        std::memcpy(y + order[static_cast<size_t>(i)] * w.n, sorted_y.data() + i * w.n,
+                    static_cast<size_t>(w.n) * sizeof(float));
+}
+
+}  // namespace bq

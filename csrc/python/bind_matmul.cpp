@@ -1,0 +1,60 @@
+// Products of float rows with rows of blocks. The Python layer has resolved formats and dtypes; shapes are
+// checked here. The GIL is released around the product.
+#include <string>
+
+#include "matmul/product.hpp"
+#include "python/arrays.hpp"
+#include "python/bindings.hpp"
+
+namespace py = pybind11;
+
+namespace bq {
+namespace {
+
+// y = x @ w.T: x float32 [..., k], w rows of blocks [n, row_bytes] or [experts, n, row_bytes], y float32
+// [..., n]; all C-contiguous. experts is None or int32 with an index for each row of x.
+void matmul(const py::array& x, const py::array& w, int format_id, py::array y, int threads, bool exact,
+            const py::object& experts) {
+    const FormatInfo& format = checked_format(format_id);
+    const KernelTable& table = checked_kernels();
+    const bool many = !experts.is_none();
+    require(x.ndim() >= 1 && w.ndim() == (many ? 3 : 2) && y.ndim() == x.ndim(),
+            "wrong number of dimensions");
+    require(is_c_contiguous(x) && is_c_contiguous(w) && is_c_contiguous(y), "expected C-contiguous arrays");
+    require(x.itemsize() == 4 && y.itemsize() == 4, "expected float32 arrays");
+    const int64_t k = x.shape(x.ndim() - 1), n = w.shape(many ? 1 : 0);
+    int64_t m = 1;
+    for (py::ssize_t i = 0; i + 1 < x.ndim(); ++i) {
+        m *= x.shape(i);
+        require(x.shape(i) == y.shape(i), "output has the wrong shape");
+    }
+    require(y.shape(y.ndim() - 1) == n, "output has the wrong shape");
+    require(k % format.block_size == 0, "row length is not a multiple of the block size");
+    const int64_t count = many ? w.shape(0) : 1;
+    require(w.nbytes() == count * n * format.row_bytes(k), "rows of x and w have different lengths");
+    const int32_t* expert = nullptr;
+    if (many) {
+        const auto index = experts.cast<py::array>();
+        require(is_c_contiguous(index) && index.itemsize() == 4 && index.size() == m,
+                "expected an int32 for each row");
+        expert = static_cast<const int32_t*>(index.data());
+        for (int64_t r = 0; r < m; ++r)
+            if (expert[r] < 0 || expert[r] >= count)
+                throw py::index_error("expert " + std::to_string(expert[r]) + " of row " + std::to_string(r) +
+                                      " is not in 0.." + std::to_string(count - 1));
+    }
+    const WeightMatrix weights{&format, static_cast<const uint8_t*>(w.data()), count, n, k};
+    const auto* floats = static_cast<const float*>(x.data());
+    auto* out = static_cast<float*>(y.mutable_data());
+    py::gil_scoped_release release;
+    multiply(table, weights, floats, m, expert, out, threads, exact);
+}
+
+}  // namespace
+
+void bind_matmul(py::module_& m) {
+    m.def("matmul", &matmul, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("y"), py::arg("threads"),
+          py::arg("exact"), py::arg("experts") = py::none(), "y = x @ w.T over rows of blocks.");
+}
+
+}  // namespace bq
