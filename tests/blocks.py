@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import blockquant as bq
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +38,11 @@ SPECIAL_HALVES = np.array(
     [0x0000, 0x8000, 0x0001, 0x83FF, 0x03FF, 0x0400, 0x8400, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x3C00],
     np.uint16,
 )
+
+
+def imatrix_for(name: str, k: int) -> Floats | None:
+    """Importance for a format that needs it, else None."""
+    return np.linspace(0.1, 1, k, dtype=np.float32) if bq.formats[name].needs_imatrix else None
 
 
 def with_integers(data: Bytes, name: str, type_size: int, value: int) -> Bytes:

@@ -10,7 +10,7 @@ import pytest
 from ggml import Ggml
 from numpy.typing import NDArray
 
-DATA = Path(__file__).parent / "data"
+GOLDEN = Path(__file__).parent / "data" / "golden" / "ggml-0.26.0.npz"
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def ggml() -> Ggml:
 @pytest.fixture(scope="session")
 def golden() -> dict[str, NDArray[np.generic]]:
     """The arrays of tests/data/golden."""
-    with np.load(DATA / "golden" / "ggml-0.26.0.npz") as archive:
+    with np.load(GOLDEN) as archive:
         return dict(archive)
 
 

@@ -8,7 +8,7 @@ import blockquant as bq
 import blocks
 import numpy as np
 import pytest
-from blocks import Floats
+from blocks import Floats, imatrix_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,14 +18,9 @@ WITH_MINIMA = [name for name in QUANTIZED if bq.formats[name].has_minima]
 seeds = st.integers(0, 2**32 - 1)
 
 
-def weights_for(name: str, k: int) -> Floats | None:
-    """An imatrix for the formats that need one."""
-    return np.linspace(0.1, 1, k, dtype=np.float32) if bq.formats[name].needs_imatrix else None
-
-
 def gaussian(name: str, seed: int = 0, rows: int = 4, k: int = 1024) -> bq.QuantizedTensor:
     x = (np.random.default_rng(seed).standard_normal((rows, k)) * 0.05).astype(np.float32)
-    return bq.quantize(x, name, imatrix=weights_for(name, k))
+    return bq.quantize(x, name, imatrix=imatrix_for(name, k))
 
 
 def random_tensor(name: str, seed: int, count: int = 256) -> bq.QuantizedTensor:
@@ -109,7 +104,7 @@ def test_encoded_bytes_come_back_from_the_arrays(name, seed, low, spread, weight
     rng = np.random.default_rng(seed)
     magnitudes = (10.0 ** rng.uniform(low, low + spread, (4, 64))).repeat(16, axis=1)
     x = (rng.standard_normal((4, 1024)) * magnitudes).astype(np.float32)
-    imatrix = rng.random(1024).astype(np.float32) if weighted else weights_for(name, 1024)
+    imatrix = rng.random(1024).astype(np.float32) if weighted else imatrix_for(name, 1024)
     check_bytes_from_arrays(bq.quantize(x, name, imatrix=imatrix))
 
 
@@ -117,7 +112,7 @@ def test_encoded_bytes_come_back_from_the_arrays(name, seed, low, spread, weight
 def test_bytes_of_gaussian_weights_come_back_from_the_arrays(name: str) -> None:
     rng = np.random.default_rng(5)
     x = (rng.standard_normal((64, 1024)) * 0.03).astype(np.float32)
-    for imatrix in (weights_for(name, 1024), rng.random(1024).astype(np.float32)):
+    for imatrix in (imatrix_for(name, 1024), rng.random(1024).astype(np.float32)):
         check_bytes_from_arrays(bq.quantize(x, name, imatrix=imatrix))
 
 
@@ -160,7 +155,7 @@ def test_nearest_scales_are_near(name, seed, magnitude) -> None:
     """Scales of weights, disturbed: each finds one within half of the format's step, at float16's precision."""
     rng = np.random.default_rng(seed)
     x = (rng.standard_normal((2, 1024)) * 10.0**magnitude).astype(np.float32)
-    u = bq.unpack(bq.quantize(x, name, imatrix=weights_for(name, 1024)))
+    u = bq.unpack(bq.quantize(x, name, imatrix=imatrix_for(name, 1024)))
     scales = (u.scales * rng.uniform(0.95, 1.05, u.scales.shape)).astype(np.float32)
     near = bq.unpack(bq.assemble(u.format, u.values, scales, u.minima, rounding="nearest"))
     assert np.array_equal(near.values, u.values)
