@@ -9,8 +9,10 @@ constexpr int64_t align64(int64_t n) {
     return (n + 63) / 64 * 64;
 }
 
-constexpr int64_t padded(int64_t rows) {
-    return (rows + kSmallTile - 1) / kSmallTile * kSmallTile;
+// Rows of all tiles.
+constexpr int64_t padded(int64_t rows, int tile_rows) {
+    const int64_t rest = rows % tile_rows;
+    return rows - rest + (rest + kSmallTile - 1) / kSmallTile * kSmallTile;
 }
 
 // One tile of `count` rows from `first` on, of which `valid` exist.
@@ -63,7 +65,7 @@ void each_tile(int64_t begin, int64_t end, int tile_rows, Body&& body) {
 
 PackedLayout PackedLayout::of(int64_t rows, int64_t k, const PanelShape& shape) {
     PackedLayout layout{};
-    const int64_t all = padded(rows), run_floats = all * (k / shape.run) * 4;
+    const int64_t all = padded(rows, shape.tile_rows), run_floats = all * (k / shape.run) * 4;
     layout.start_offset = align64(all * k);
     layout.scales_offset = layout.start_offset + align64(run_floats);
     layout.sums_offset = layout.scales_offset + align64(all * (k / kActivationRun) * 4);
@@ -81,8 +83,8 @@ PackedRows PackedLayout::view(const void* base, int64_t rows, int64_t k) const {
             k};
 }
 
-int64_t packed_float_bytes(int64_t rows, int64_t k) {
-    return padded(rows) * k * 4;
+int64_t packed_float_bytes(int64_t rows, int64_t k, int tile_rows) {
+    return padded(rows, tile_rows) * k * 4;
 }
 
 void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,

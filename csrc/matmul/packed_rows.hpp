@@ -31,7 +31,7 @@ void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShap
                const PackedRows& out);
 
 // The same for float activations x [rows, k].
-int64_t packed_float_bytes(int64_t rows, int64_t k);
+int64_t packed_float_bytes(int64_t rows, int64_t k, int tile_rows);
 void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out);
 
 }  // namespace bq

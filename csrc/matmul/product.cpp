@@ -127,7 +127,7 @@ struct Product {
         choose_panels(kernel.matmul_float_panels != nullptr);
         Sizes sizes;
         for (Segment& s : segments)
-            if (s.panels) s.packed_offset = sizes.add(packed_float_bytes(s.rows, w.k));
+            if (s.panels) s.packed_offset = sizes.add(packed_float_bytes(s.rows, w.k, shape.tile_rows));
         const Scratch scratch(sizes.total);
         const auto packed = [&](const Segment& s) {
             return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};

@@ -193,9 +193,10 @@ TEST_CASE("products of many rows with float activations are the float64 products
                               k = block * (deep ? (block == 256 ? 3 : 520 / block + 1) : 1);
                 std::vector<float> x(rows * k);
                 for (float& v : x) v = rng.uniform();
-                std::vector<uint8_t> storage(static_cast<size_t>(packed_float_bytes(rows, k)));
-                const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
                 const PanelShape& shape = table.float_panel_shape;
+                std::vector<uint8_t> storage(
+                    static_cast<size_t>(packed_float_bytes(rows, k, shape.tile_rows)));
+                const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
                 pack_float_rows(x.data(), 0, rows, shape.tile_rows, packed);
                 const std::vector<uint8_t> w = random_rows(id, n, k, rng);
                 const std::vector<float> values = decoded(id, w, n, k);
