@@ -90,6 +90,17 @@ class Ggml:
         self.cpu.ggml_graph_plan.restype = _Plan
         self.cpu.ggml_graph_plan.argtypes = [p, c.c_int, p]
         self.cpu.ggml_graph_compute.argtypes = [p, c.POINTER(_Plan)]
+        b.ggml_backend_reg_get_proc_address.restype = p
+        b.ggml_backend_reg_get_proc_address.argtypes = [p, c.c_char_p]
+        b.ggml_backend_reg_dev_get.restype = p
+        b.ggml_backend_reg_dev_get.argtypes = [p, c.c_size_t]
+        b.ggml_backend_dev_supports_op.restype = c.c_bool
+        b.ggml_backend_dev_supports_op.argtypes = [p, p]
+        b.ggml_backend_alloc_ctx_tensors_from_buft.restype = p
+        b.ggml_backend_alloc_ctx_tensors_from_buft.argtypes = [p, p]
+        b.ggml_backend_buffer_free.argtypes = [p]
+        b.ggml_backend_tensor_set.argtypes = [p, p, c.c_size_t, c.c_size_t]
+        self.cpu.ggml_backend_cpu_reg.restype = p
         self.cpu.ggml_cpu_init()
         self.version = b.ggml_version().decode()
 
@@ -106,23 +117,61 @@ class Ggml:
         """to_float over the whole array in one call."""
         self.base.ggml_get_type_traits(kind).contents.to_float(data.ctypes.data, out.ctypes.data, out.size)
 
-    def mul_mat(self, kind: int, data: np.ndarray, x: np.ndarray) -> MulMat:
-        """A graph of one ggml_mul_mat, ready to run again and again."""
-        return MulMat(self, kind, data, x)
+    def mul_mat(self, kind: int, data: np.ndarray, x: np.ndarray, repack: bool = False) -> MulMat | None:
+        """A graph of one ggml_mul_mat, ready to run again and again.
+
+        With `repack` the weights are laid out as when a model is loaded; None where llama.cpp has no such layout.
+        """
+        made = MulMat(self, kind, data, x, self.extra_buffers() if repack else [])
+        if repack and not made.repacked:
+            made.close()
+            return None
+        return made
+
+    def extra_buffers(self) -> list[int]:
+        """The buffer types in which the CPU backend repacks weights, best first."""
+        registry = self.cpu.ggml_backend_cpu_reg()
+        address = self.base.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+        if not address:
+            return []
+        get = c.CFUNCTYPE(c.POINTER(c.c_void_p), c.c_void_p)(address)
+        listed = get(self.device())
+        found: list[int] = []
+        while listed and listed[len(found)]:
+            found.append(listed[len(found)])
+        return found
+
+    def device(self) -> int:
+        """The CPU device."""
+        return self.base.ggml_backend_reg_dev_get(self.cpu.ggml_backend_cpu_reg(), 0)
 
 
 class MulMat:
     """One ggml_mul_mat of weights [N, K] with float32 rows [M, K]."""
 
-    def __init__(self, ggml: Ggml, kind: int, data: np.ndarray, x: np.ndarray) -> None:
+    def __init__(self, ggml: Ggml, kind: int, data: np.ndarray, x: np.ndarray, buffer_types: list[int]) -> None:
         self._ggml, (m, k), n = ggml, x.shape, data.shape[0]
-        size = data.nbytes + x.nbytes + m * n * 4 + (16 << 20)
-        self._context = ggml.base.ggml_init(_InitParams(size, None, False))
-        weights = ggml.base.ggml_new_tensor_2d(self._context, kind, k, n)
-        rows = ggml.base.ggml_new_tensor_2d(self._context, 0, k, m)
-        c.memmove(ggml.base.ggml_get_data(weights), data.ctypes.data, data.nbytes)
-        c.memmove(ggml.base.ggml_get_data(rows), x.ctypes.data, x.nbytes)
-        product = ggml.base.ggml_mul_mat(self._context, weights, rows)
+        base = ggml.base
+        self._context = base.ggml_init(_InitParams(x.nbytes + m * n * 4 + (16 << 20), None, False))
+        rows = base.ggml_new_tensor_2d(self._context, 0, k, m)
+        c.memmove(base.ggml_get_data(rows), x.ctypes.data, x.nbytes)
+        # The weights in a buffer that repacks them, if one of these can multiply them; else in a plain context.
+        self.repacked, self._buffer, self._weights = False, None, None
+        for buffer_type in buffer_types:
+            self._weights = base.ggml_init(_InitParams(1 << 20, None, True))
+            weights = base.ggml_new_tensor_2d(self._weights, kind, k, n)
+            self._buffer = base.ggml_backend_alloc_ctx_tensors_from_buft(self._weights, buffer_type)
+            product = base.ggml_mul_mat(self._context, weights, rows)
+            if self._buffer and base.ggml_backend_dev_supports_op(ggml.device(), product):
+                base.ggml_backend_tensor_set(weights, data.ctypes.data, 0, data.nbytes)
+                self.repacked = True
+                break
+            self._free_weights()
+        if not self.repacked:
+            self._weights = base.ggml_init(_InitParams(data.nbytes + (1 << 20), None, False))
+            weights = base.ggml_new_tensor_2d(self._weights, kind, k, n)
+            c.memmove(base.ggml_get_data(weights), data.ctypes.data, data.nbytes)
+            product = base.ggml_mul_mat(self._context, weights, rows)
         self._graph = ggml.base.ggml_new_graph(self._context)
         ggml.base.ggml_build_forward_expand(self._graph, product)
         self._result, self._shape = product, (m, n)
@@ -143,6 +192,13 @@ class MulMat:
         buffer = (c.c_float * (self._shape[0] * self._shape[1])).from_address(address)
         return np.frombuffer(buffer, np.float32).reshape(self._shape).copy()
 
+    def _free_weights(self) -> None:
+        if self._buffer:
+            self._ggml.base.ggml_backend_buffer_free(self._buffer)
+        self._ggml.base.ggml_free(self._weights)
+        self._buffer = self._weights = None
+
     def close(self) -> None:
-        """Free the context."""
+        """Free what it holds."""
+        self._free_weights()
         self._ggml.base.ggml_free(self._context)
