@@ -4,8 +4,9 @@
 
 #include <cstdint>
 
+#include "encode/arithmetic.hpp"
 #include "encode/grid_neighbours.hpp"
-#include "encode/search.hpp"
+#include "encode/walks.hpp"
 #include "formats/iq_grids.hpp"
 
 namespace bq::encode {

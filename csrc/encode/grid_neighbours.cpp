@@ -108,8 +108,11 @@ class Built {
         for (int s = 0; s < shape_.shells; ++s)
             for (const size_t j : within_)
                 if (distances[j] == shells[s]) add(entry(j));
+        const size_t padding = (8 - count % 8) % 8;
         while (count % 8 != 0) add(chunks_[first_chunk].entries[0]);
-        at_[key] = static_cast<int32_t>(~(first_chunk << GridNeighbours::kCountBits | count / 8));
+        constexpr int kCountBits = GridNeighbours::kCountBits, kPaddingBits = GridNeighbours::kPaddingBits;
+        const size_t list = (first_chunk << kCountBits | count / 8) << kPaddingBits | padding;
+        at_[key] = static_cast<int32_t>(~list);
     }
 
     Shape shape_;

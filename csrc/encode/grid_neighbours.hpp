@@ -30,15 +30,18 @@ struct GridNeighbours {
     // it.
     struct List {
         const GridChunk* chunks;
-        int count;
+        int count;    // of chunks
+        int padding;  // copies in the last one
     };
-    static constexpr int kCountBits = 6;
+    static constexpr int kCountBits = 6, kPaddingBits = 3;
 };
 
 static inline GridNeighbours::List candidates(const GridNeighbours& grid, int32_t code) {
+    constexpr int kCountBits = GridNeighbours::kCountBits, kPaddingBits = GridNeighbours::kPaddingBits;
     const uint32_t list = ~static_cast<uint32_t>(code);
-    return {grid.chunks + (list >> GridNeighbours::kCountBits),
-            static_cast<int>(list & ((1u << GridNeighbours::kCountBits) - 1))};
+    return {grid.chunks + (list >> (kCountBits + kPaddingBits)),
+            static_cast<int>(list >> kPaddingBits & ((1u << kCountBits) - 1)),
+            static_cast<int>(list & ((1u << kPaddingBits) - 1))};
 }
 
 // Built when first asked for, in a few milliseconds; safe to call from any thread.

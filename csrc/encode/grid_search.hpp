@@ -12,20 +12,10 @@
 
 #include <cmath>
 
-#include "encode/grid_formats.hpp"
+#include "encode/grid_runs.hpp"
 #include "encode/search.hpp"
 
 namespace bq::search {
-
-using encode::FormatIQ2_XXS;
-using encode::GridEntry;
-using encode::GridNeighbours;
-using encode::GridRun;
-using encode::kGroups;
-using encode::kSpread;
-using encode::level_of;
-using encode::PlainWeights;
-using encode::SignsStored;
 
 // Magnitudes and signs (bit i: element i is below zero) of eight elements.
 static inline int split_signs(const float* x, float* magnitudes) {
@@ -38,38 +28,10 @@ static inline int split_signs(const float* x, float* magnitudes) {
     return signs;
 }
 
-// The same with an even number of signs: if it is odd, the element whose sign matters least gets the other
-// one, and its magnitude a minus.
-static inline int split_even_signs(const float* x, const float* weights, float* magnitudes) {
-    int signs = split_signs(x, magnitudes);
-    int odd = 0;
-    for (int i = 0; i < 8; ++i) odd ^= signs >> i & 1;
-    if (!odd) return signs;
-    int least = 0;
-    float least_power = weights[0] * x[0] * x[0];
-    for (int i = 1; i < 8; ++i) {
-        const float power = weights[i] * x[i] * x[i];
-        if (power < least_power) {
-            least_power = power;
-            least = i;
-        }
-    }
-    magnitudes[least] = -magnitudes[least];
-    return signs ^ 1 << least;
-}
-
 static inline float largest_of(const float* x, int n) {
     float high = x[0];
     for (int i = 1; i < n; ++i) high = high > x[i] ? high : x[i];
     return high;
-}
-
-template <class F>
-static inline int key_at(const float* x, float inverse) {
-    int key = 0;
-    for (int i = F::kElements - 1; i >= 0; --i)
-        key = key * F::kLevels + clamp(round_to_int(0.5f * (inverse * x[i] - 1)), 0, F::kLevels - 1);
-    return key;
 }
 
 // The candidate that is nearest to x when levels stand for scale * (2 * level + 1).
@@ -93,50 +55,12 @@ static inline GridEntry nearest_candidate(const GridNeighbours::List& list, cons
     return nearest;
 }
 
-struct ChosenPoint {
-    GridEntry point;
-    bool on_grid;
-};
-
 template <class F>
 static inline ChosenPoint choose_point(const GridNeighbours& grid, const float* x, const float* roots,
                                        float inverse, float scale) {
     const int32_t code = grid.at[key_at<F>(x, inverse)];
     if (code >= 0) return {static_cast<GridEntry>(code), true};
     return {nearest_candidate<F>(encode::candidates(grid, code), x, roots, scale), false};
-}
-
-template <class F>
-static inline Fit fit_points(const ChosenPoint* chosen, const float* x, const float* weights) {
-    Fit fit;
-    for (int i = 0; i < F::kRun; ++i)
-        fit.add(weights[i], x[i], 2 * level_of<F>(chosen[i / F::kElements].point, i % F::kElements) + 1);
-    return fit;
-}
-
-// What follows the attempts: the best one's scale and points become the run's, chosen again and fitted again.
-template <class F>
-static inline void settle(const GridNeighbours& grid, const float* x, const float* weights,
-                          const float* roots, float high, ChosenPoint* chosen, GridRun<F>& run) {
-    constexpr auto kAgain = F::kAgain;
-    using encode::ChosenAgain;
-    bool again = kAgain == ChosenAgain::kAll;
-    for (int g = 0; g < kGroups<F>; ++g) again |= !chosen[g].on_grid;
-    if (again && run.scale > 0) {
-        const float scale = run.scale;
-        for (int g = 0; g < kGroups<F>; ++g)
-            if (kAgain != ChosenAgain::kOffGrid || !chosen[g].on_grid)
-                chosen[g] =
-                    choose_point<F>(grid, x + g * F::kElements, roots + g * F::kElements, 1 / scale, scale);
-        const Fit fit = fit_points<F>(chosen, x, weights);
-        if (fit.level_level > 0) run.scale = fit.x_level / fit.level_level;
-    }
-    if (run.scale < 0) {
-        run.scale = -run.scale;
-        for (uint8_t& signs : run.signs) signs = static_cast<uint8_t>(~signs);
-    }
-    if (!(run.scale >= 0)) run.scale = high / kSpread<F>;
-    for (int g = 0; g < kGroups<F>; ++g) run.points[g] = chosen[g].point;
 }
 
 // The weights of a run, given the mean square of its block.
@@ -155,11 +79,12 @@ static inline GridRun<F> fit_run(const GridNeighbours& grid, const float* x, con
     GridRun<F> run{};
     float magnitudes[F::kRun], roots[F::kRun];
     for (int i = 0; i < F::kRun; ++i) roots[i] = std::sqrt(weights[i]);
-    for (int i = 0; i < F::kRun / 8; ++i)
-        run.signs[i] =
-            static_cast<uint8_t>(F::kSigns == SignsStored::kAll
-                                     ? split_signs(x + 8 * i, magnitudes + 8 * i)
-                                     : split_even_signs(x + 8 * i, weights + 8 * i, magnitudes + 8 * i));
+    for (int i = 0; i < F::kRun / 8; ++i) {
+        int signs = split_signs(x + 8 * i, magnitudes + 8 * i);
+        if (F::kSigns == SignsStored::kSevenOfEight)
+            signs = make_signs_even(signs, x + 8 * i, weights + 8 * i, magnitudes + 8 * i);
+        run.signs[i] = static_cast<uint8_t>(signs);
+    }
     const float high = largest_of(magnitudes, F::kRun);
     float peak = high;
     run.scale = high / kSpread<F>;
@@ -174,22 +99,28 @@ static inline GridRun<F> fit_run(const GridNeighbours& grid, const float* x, con
         return run;
     }
     ChosenPoint best[kGroups<F>], chosen[kGroups<F>];
-    for (ChosenPoint& c : best)  // if no attempt fits: the first point, which is all low levels
-        c = {static_cast<GridEntry>(grid.at[0]), F::kAgain == encode::ChosenAgain::kOffGrid};
+    begin_attempts<F>(grid, best);
     float gain = 0;
     for (int t = -F::kAttempts; t <= F::kAttempts; ++t) {
         const float inverse = (kSpread<F> + as_float(t) * F::kStep) / peak;
         for (int g = 0; g < kGroups<F>; ++g)
             chosen[g] = choose_point<F>(grid, magnitudes + g * F::kElements, roots + g * F::kElements,
                                         inverse, 1 / inverse);
-        const Fit fit = fit_points<F>(chosen, magnitudes, weights);
+        Fit fit;
+        for (int i = 0; i < F::kRun; ++i) {
+            const int level = level_of<F>(chosen[i / F::kElements].point, i % F::kElements);
+            fit.add(weights[i], magnitudes[i], 2 * level + 1);
+        }
         if (fit.level_level > 0 && fit.x_level * fit.x_level > gain * fit.level_level) {
             run.scale = fit.x_level / fit.level_level;
             gain = run.scale * fit.x_level;
             for (int g = 0; g < kGroups<F>; ++g) best[g] = chosen[g];
         }
     }
-    settle<F>(grid, magnitudes, weights, roots, high, best, run);
+    settle<F>(magnitudes, weights, high, best, run, [&](int g, float inverse, float scale) {
+        const int at = g * F::kElements;
+        return choose_point<F>(grid, magnitudes + at, roots + at, inverse, scale);
+    });
     return run;
 }
 

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
+#include "encode/arithmetic.hpp"
 #include "encode/grid_neighbours.hpp"
-#include "encode/search.hpp"
 #include "formats/iq_grids.hpp"
 
 namespace bq::encode {

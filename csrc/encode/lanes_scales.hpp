@@ -69,10 +69,10 @@ BQ_INLINE typename S::Int low_byte(typename S::Int value) {
     return S::bit_and(value, S::splat_int(255));
 }
 
-// search::positive_scale.
+// search::positive_scale; stored receives the levels' low bytes.
 template <class S, int n>
-BQ_INLINE void positive_scale(const Columns<S, n>& x, const Columns<S, n>& weights, int top,
-                              StoredScales<S, n>& out) {
+BQ_INLINE typename S::Float positive_scale(const Columns<S, n>& x, const Columns<S, n>& weights, int top,
+                                           Columns<S, n>& stored) {
     using Float = typename S::Float;
     using Int = typename S::Int;
     using Mask = typename S::Mask;
@@ -107,7 +107,6 @@ BQ_INLINE void positive_scale(const Columns<S, n>& x, const Columns<S, n>& weigh
         chosen = S::select(better, inverse, chosen);
     }
 
-    Columns<S, n> stored;  // levels' low bytes
     Float x_level = zero, level_level = zero;
     for (int i = 0; i < n; ++i) {
         const Float v = column<S>(x, i), w = column<S>(weights, i);
@@ -142,9 +141,16 @@ BQ_INLINE void positive_scale(const Columns<S, n>& x, const Columns<S, n>& weigh
         active = changed;
     }
     for (int i = 0; i < n; ++i)
-        store_column(out, i, S::truncate_to_int(S::select(is_zero, zero, column<S>(stored, i))));
+        S::store(stored.values + i * S::kLanes, S::select(is_zero, zero, column<S>(stored, i)));
     const Mask usable = S::but_not(S::less(zero, level_level), is_zero);
-    store_scales_f16<S>(out.d, S::select(usable, S::div(x_level, level_level), zero));
+    return S::select(usable, S::div(x_level, level_level), zero);
+}
+template <class S, int n>
+BQ_INLINE void positive_scale(const Columns<S, n>& x, const Columns<S, n>& weights, int top,
+                              StoredScales<S, n>& out) {
+    Columns<S, n> stored;
+    store_scales_f16<S>(out.d, positive_scale<S>(x, weights, top, stored));
+    for (int i = 0; i < n; ++i) store_column(out, i, S::truncate_to_int(column<S>(stored, i)));
 }
 
 // The largest becomes top.

@@ -15,6 +15,8 @@
 //   add sub mul min max less equal  of integers, with bit_and, bit_or and bit_xor
 //   shift_left<n> shift_right<n>    of integers, bringing in zeros
 //   lookup8, lookup16(table, i)     entries of a table of 8 or 16 floats or integers, 0 <= i < 8 or 16
+//   lookup_low4, lookup_low8        (table, i): entries of a table of 4 or 8 floats; only the two or three
+//                                   lowest bits of i count
 //   gather(base, i)                 base[i] of any table of floats or integers
 //   store_bytes(p, a)               the low bytes of the lanes
 //   store_bytes_of_16(p, v)         those of an array of vectors that has 16 lanes in all

@@ -126,6 +126,10 @@ struct LanesAvx2 {
         return bits_of(
             _mm256_blendv_ps(from_bits(lookup8(table, i)), from_bits(lookup8(table + 8, i)), high));
     }
+    static BQ_INLINE Float lookup_low4(const float* table, Int i) {
+        return _mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(table)), i);
+    }
+    static BQ_INLINE Float lookup_low8(const float* table, Int i) { return lookup8(table, i); }
     static BQ_INLINE Float gather(const float* base, Int i) { return _mm256_i32gather_ps(base, i, 4); }
     static BQ_INLINE Int gather(const int32_t* base, Int i) { return _mm256_i32gather_epi32(base, i, 4); }
 

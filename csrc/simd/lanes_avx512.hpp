@@ -92,6 +92,12 @@ struct LanesAvx512 {
     static BQ_INLINE Int lookup16(const int32_t* table, Int i) {
         return _mm512_permutexvar_epi32(i, load_int(table));
     }
+    static BQ_INLINE Float lookup_low4(const float* table, Int i) {
+        return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(table)), i);
+    }
+    static BQ_INLINE Float lookup_low8(const float* table, Int i) {
+        return _mm512_permutexvar_ps(i, _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
+    }
     static BQ_INLINE Float gather(const float* base, Int i) { return _mm512_i32gather_ps(i, base, 4); }
     static BQ_INLINE Int gather(const int32_t* base, Int i) { return _mm512_i32gather_epi32(i, base, 4); }
 

@@ -116,6 +116,14 @@ struct LanesNeon {
     static BQ_INLINE uint8x16_t bytes_of_entry(Int i) {
         return vreinterpretq_u8_s32(vmlaq_s32(splat_int(0x03020100), i, splat_int(0x04040404)));
     }
+    static BQ_INLINE Float lookup_low4(const float* table, Int i) {
+        const uint8x16_t entries = vld1q_u8(reinterpret_cast<const uint8_t*>(table));
+        const uint8x16_t bytes = bytes_of_entry(bit_and(i, splat_int(3)));
+        return vreinterpretq_f32_u8(vqtbl1q_u8(entries, bytes));
+    }
+    static BQ_INLINE Float lookup_low8(const float* table, Int i) {
+        return lookup8(table, bit_and(i, splat_int(7)));
+    }
     static BQ_INLINE Float gather(const float* base, Int i) {
         const float values[4] = {base[vgetq_lane_s32(i, 0)], base[vgetq_lane_s32(i, 1)],
                                  base[vgetq_lane_s32(i, 2)], base[vgetq_lane_s32(i, 3)]};

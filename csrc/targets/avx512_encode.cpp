@@ -4,5 +4,5 @@
 #include "targets/targets.hpp"
 
 void bq::fill_avx512_encode(KernelTable& table) {
-    fill_encoders<LanesAvx512>(table);
+    fill_encoders<LanesAvx512, LanesAvx2>(table);
 }

@@ -2,6 +2,7 @@
 // reference encoders, which are in the table before, and give the same bytes.
 #pragma once
 
+#include "encode/lanes_grid.hpp"
 #include "encode/lanes_iq4.hpp"
 #include "encode/lanes_k_quants.hpp"
 #include "encode/lanes_legacy.hpp"
@@ -11,8 +12,8 @@
 namespace bq {
 namespace {
 
-// V is the vocabulary of one register.
-template <class V>
+// V is the vocabulary of one register; E one of at most eight lanes, for the formats of a grid.
+template <class V, class E = V>
 void fill_encoders(KernelTable& table) {
     using enum FormatId;
     const auto set = [&](FormatId id, EncodeRow encode) {
@@ -30,6 +31,11 @@ void fill_encoders(KernelTable& table) {
     set(Q4_K, encode_affine_k<V, V, BlockQ4_K>);
     set(Q5_K, encode_affine_k<V, V, BlockQ5_K>);
     set(Q6_K, encode_q6_k<V, V>);
+    set(IQ2_XXS, encode_grid<encode::FormatIQ2_XXS, E>);
+    set(IQ2_XS, encode_grid<encode::FormatIQ2_XS, E>);
+    set(IQ2_S, encode_grid<encode::FormatIQ2_S, E>);
+    set(IQ3_XXS, encode_grid<encode::FormatIQ3_XXS, E>);
+    set(IQ3_S, encode_grid<encode::FormatIQ3_S, E>);
     set(IQ4_NL, encode_iq4_nl<V, V>);
     set(IQ4_XS, encode_iq4_xs<V, V>);
     set(TQ1_0, encode_tq1_0<V>);
