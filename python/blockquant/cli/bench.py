@@ -67,7 +67,8 @@ def bench(
     for heading in rows[0]:
         table.add_column(heading, justify="left" if heading == "format" else "right")
     for row in rows:
-        table.add_row(*(f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()))
+        cells = ("" if value is None else value for value in row.values())
+        table.add_row(*(f"{value:,.1f}" if isinstance(value, float) else str(value) for value in cells))
     Console().print(table)
 
 
@@ -86,18 +87,26 @@ def _gaussian(rows: int, k: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return (np.random.default_rng(0).standard_normal((rows, k)) * 0.03).astype(np.float32)
 
 
-def _encode(name: str, seconds: float) -> dict[str, float]:
+def _quantized(x: np.ndarray[Any, np.dtype[np.float32]], name: str) -> bq.QuantizedTensor:
+    """x in a format, with importance where it needs it."""
+    ones = np.ones(x.shape[-1], np.float32) if bq.formats[name].needs_imatrix else None
+    return bq.quantize(x, name, imatrix=ones)
+
+
+def _encode(name: str, seconds: float) -> dict[str, float | None]:
     x = _gaussian(128, 4096)
     weights = np.abs(_gaussian(1, 4096))[0]
     million = x.size / 1e6
+    needs = bq.formats[name].needs_imatrix
     return {
-        "million weights/s": million / _median(lambda: bq.quantize(x, name), seconds),
+        "million weights/s": None if needs else million / _median(lambda: bq.quantize(x, name), seconds),
         "with imatrix": million / _median(lambda: bq.quantize(x, name, imatrix=weights), seconds),
     }
 
 
-def _decode(name: str, seconds: float) -> dict[str, float]:
-    q = bq.quantize(_gaussian(1024, 4096), name)
+def _decode(name: str, seconds: float) -> dict[str, float | None]:
+    q = _quantized(_gaussian(64, 4096), name)
+    q = bq.QuantizedTensor(np.tile(q.data, (16, 1)), name)
     out = np.empty(q.shape, np.float32)
     half = np.empty(q.shape, np.float16)
     return {
@@ -106,9 +115,10 @@ def _decode(name: str, seconds: float) -> dict[str, float]:
     }
 
 
-def _matmul(name: str, seconds: float) -> dict[str, float]:
-    q = bq.quantize(_gaussian(4096, 4096), name)
-    result: dict[str, float] = {}
+def _matmul(name: str, seconds: float) -> dict[str, float | None]:
+    q = _quantized(_gaussian(64, 4096), name)
+    q = bq.QuantizedTensor(np.tile(q.data, (64, 1)), name)
+    result: dict[str, float | None] = {}
     for m in (1, 8, 128):
         x = _gaussian(m, 4096)
         out = np.empty((m, 4096), np.float32)
