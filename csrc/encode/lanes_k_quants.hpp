@@ -154,36 +154,84 @@ void encode_affine_chunk(const float* x, Block* blocks, int64_t count, const flo
     }
 }
 
+// Q3_K has runs of 16 with integers -4 to 3.
+constexpr int kQ3Limit = 4;
+
+template <class S, class V>
+BQ_INLINE void search_q3_runs(const float* x, int64_t count, const float* importance, RunFits<V, 16>& fits) {
+    alignas(64) float mean_square[16 * V::kLanes];
+    const auto sum = V::mul(V::splat(2), squares_of_super_blocks<V>(x, count));
+    spread_over_runs<V, 16>(V::div(sum, V::splat(kSuperBlock)), mean_square);
+    for (int64_t r = 0; r < count * 16; r += S::kLanes) {
+        Columns<S, 16> columns, weights;
+        load_runs<S>(x + r * 16, 16, count * 16 - r, columns);
+        load_runs<S>(importance + r * 16, 16, count * 16 - r, weights);
+        importance_weights<S>(columns, S::load(mean_square + r), weights);
+        S::store(fits.weight + r, sum_of<S>(weights));
+        const auto fit = symmetric_scale<S>(columns, &weights, kQ3Limit, true);
+        S::store(fits.scale + r, fit.scale);
+        S::store(fits.inverse + r, fit.inverse);
+    }
+}
+
+// Descends `count` runs, given by their numbers, in so many groups.
+template <class V, int groups>
+BQ_INLINE void descend_runs(const float* x, const uint16_t* numbers, int count, float* scales,
+                            uint8_t* levels) {
+    Columns<V, 16> columns[groups];
+    for (int g = 0; g < groups; ++g) {
+        const float* runs[V::kLanes];
+        for (int l = 0; l < V::kLanes; ++l) {
+            const int at = g * V::kLanes + l;
+            runs[l] = x + 16 * numbers[at < count ? at : count - 1];
+        }
+        load_columns<V>(runs, columns[g]);
+    }
+    symmetric_scale_by_descent<V>(columns, kQ3Limit, scales, levels);
+}
+
+// Runs that the descent would move are put aside and descended together. Their inverse is NaN.
+template <class S, class V>
+BQ_INLINE void descend_q3_runs(const float* x, int64_t count, RunFits<V, 16>& fits) {
+    uint16_t moving[16 * V::kLanes];
+    int movers = 0;
+    const auto runs = static_cast<int>(count * 16);
+    for (int r = 0; r < runs; r += S::kLanes) {
+        Columns<S, 16> columns;
+        load_runs<S>(x + r * 16, 16, runs - r, columns);
+        const auto fit = try_start_of_descent<S>(columns, kQ3Limit);
+        S::store(fits.scale + r, fit.scale);
+        S::store(fits.inverse + r, fit.inverse);
+        const uint32_t settled = S::mask_bits(fit.settled);
+        for (int l = 0; l < S::kLanes && r + l < runs; ++l) {
+            moving[movers] = static_cast<uint16_t>(r + l);
+            movers += ~settled >> l & 1;
+        }
+    }
+    constexpr int kGroups = 4, kAtOnce = kGroups * V::kLanes;
+    for (int m = 0; m < movers; m += kAtOnce) {
+        float scales[kAtOnce];
+        descend_runs<V, kGroups>(x, moving + m, movers - m, scales, nullptr);
+        for (int l = 0; l < kAtOnce && m + l < movers; ++l) {
+            fits.scale[moving[m + l]] = scales[l];
+            fits.inverse[moving[m + l]] = __builtin_nanf("");
+        }
+    }
+}
+
 template <class S, class V>
 void encode_q3_k_chunk(const float* x, BlockQ3_K* blocks, int64_t count, const float* importance) {
-    constexpr int kRun = 16, kRuns = 16, kLimit = 4;
+    constexpr int kRun = 16, kRuns = 16;
     RunFits<V, kRuns> fits;
-    alignas(64) uint8_t searched[kSuperBlock * V::kLanes];  // of each group of S::kLanes runs, in columns
     StoredScales<V, kRuns> stored;
     if (importance) {
-        alignas(64) float mean_square[kRuns * V::kLanes];
-        const auto sum = squares_of_super_blocks<V>(x, count);
-        spread_over_runs<V, kRuns>(V::div(V::mul(V::splat(2), sum), V::splat(kSuperBlock)), mean_square);
-        for (int64_t r = 0; r < count * kRuns; r += S::kLanes) {
-            Columns<S, kRun> columns, weights;
-            load_runs<S>(x + r * kRun, kRun, count * kRuns - r, columns);
-            load_runs<S>(importance + r * kRun, kRun, count * kRuns - r, weights);
-            importance_weights<S>(columns, S::load(mean_square + r), weights);
-            S::store(fits.weight + r, sum_of<S>(weights));
-            const auto fit = symmetric_scale<S>(columns, &weights, kLimit, true);
-            S::store(fits.scale + r, fit.scale);
-            S::store(fits.inverse + r, fit.inverse);
-        }
+        search_q3_runs<S>(x, count, importance, fits);
         Columns<V, kRuns> scales, weights;
         load_runs<V>(fits.scale, kRuns, count, scales);
         load_runs<V>(fits.weight, kRuns, count, weights);
         search_scales<V>(scales, weights, 32, stored);
     } else {
-        for (int64_t r = 0; r < count * kRuns; r += S::kLanes) {
-            Columns<S, kRun> columns;
-            load_runs<S>(x + r * kRun, kRun, count * kRuns - r, columns);
-            S::store(fits.scale + r, symmetric_scale_by_descent<S>(columns, kLimit, searched + r * kRun));
-        }
+        descend_q3_runs<S>(x, count, fits);
         Columns<V, kRuns> scales;
         load_runs<V>(fits.scale, kRuns, count, scales);
         spread_to_peak<V>(scales, 32, stored);
@@ -196,15 +244,17 @@ void encode_q3_k_chunk(const float* x, BlockQ3_K* blocks, int64_t count, const f
         float scales[kRuns];
         unpack_scales(blocks[b], scales, nullptr);
         uint8_t levels[kSuperBlock];
-        for (int j = 0; j < kRuns; ++j) {
-            const int64_t r = b * kRuns + j;
+        for (uint16_t j = 0; j < kRuns; ++j) {
+            const float inverse = fits.inverse[b * kRuns + j];
             if (scales[j] != 0) {
-                choose_symmetric<V, kRun>(x + kRun * j, scales[j], kLimit, levels + kRun * j);
-            } else if (importance) {
-                keep_symmetric<V, kRun>(x + kRun * j, fits.inverse[r], kLimit, levels + kRun * j);
+                choose_symmetric<V, kRun>(x + kRun * j, scales[j], kQ3Limit, levels + kRun * j);
+            } else if (inverse == inverse) {
+                keep_symmetric<V, kRun>(x + kRun * j, inverse, kQ3Limit, levels + kRun * j);
             } else {
-                const uint8_t* from = searched + r / S::kLanes * S::kLanes * kRun + r % S::kLanes;
-                for (int i = 0; i < kRun; ++i) levels[kRun * j + i] = from[i * S::kLanes];
+                float scale[V::kLanes];
+                uint8_t columns[kRun * V::kLanes];
+                descend_runs<V, 1>(x, &j, 1, scale, columns);
+                for (int i = 0; i < kRun; ++i) levels[kRun * j + i] = columns[i * V::kLanes];
             }
         }
         store_levels(levels, blocks[b]);

@@ -157,55 +157,134 @@ BQ_INLINE SymmetricScale<S> symmetric_scale(const Columns<S, n>& x, const Column
     return {S::select(is_zero, zero, scale), S::select(is_zero, zero, chosen), is_zero};
 }
 
-// search::symmetric_scale_by_descent. levels[i * kLanes + l] receives the integer that is stored.
+// The state that search::symmetric_scale_by_descent starts from, with the share that each element has in the
+// sums.
 template <class S, int n>
-BQ_INLINE typename S::Float symmetric_scale_by_descent(const Columns<S, n>& x, int limit, uint8_t* levels) {
-    using Float = typename S::Float;
-    using Mask = typename S::Mask;
-    const Float peak = peak_of<S>(x), zero = S::splat(0);
-    const Mask is_zero = S::less(S::abs(peak), S::splat(search::kZeroRun));
-    const Float inverse = S::div(S::splat(-static_cast<float>(limit)), peak);
+struct Descent {
+    Columns<S, n> level, share_xl, share_ll;
+    typename S::Float x_level, level_level;
+};
 
-    Columns<S, n> level;
-    Float x_level = zero, level_level = zero;
+template <class S, int n>
+BQ_INLINE void start_descent(const Columns<S, n>& x, typename S::Float inverse, int limit, Descent<S, n>& d) {
+    auto x_level = S::splat(0), level_level = x_level;
     for (int i = 0; i < n; ++i) {
-        const Float v = column<S>(x, i), w = S::mul(v, v);
-        const Float l = symmetric_level<S>(S::mul(inverse, v), limit, true);
-        S::store(level.values + i * S::kLanes, l);
-        x_level = S::add(x_level, S::mul(S::mul(w, v), l));
-        level_level = S::add(level_level, S::mul(S::mul(w, l), l));
+        const auto v = column<S>(x, i), w = S::mul(v, v);
+        const auto level = symmetric_level<S>(S::mul(inverse, v), limit, true);
+        const auto share_xl = S::mul(S::mul(w, v), level), share_ll = S::mul(S::mul(w, level), level);
+        S::store(d.level.values + i * S::kLanes, level);
+        S::store(d.share_xl.values + i * S::kLanes, share_xl);
+        S::store(d.share_ll.values + i * S::kLanes, share_ll);
+        x_level = S::add(x_level, share_xl);
+        level_level = S::add(level_level, share_ll);
     }
-    Mask active = S::negate(is_zero);
-    for (int round = 0; round < 5 && S::any(active); ++round) {
-        Mask changed = S::less(zero, zero);
-        for (int i = 0; i < n; ++i) {
-            const Float v = column<S>(x, i), w = S::mul(v, v), wx = S::mul(w, v);
-            const Float old = column<S>(level, i);
-            const Float others_xl = S::sub(x_level, S::mul(wx, old));
-            const Float others_ll = S::sub(level_level, S::mul(S::mul(w, old), old));
-            const Float value = S::div(S::mul(v, others_ll), others_xl);
-            const Float wanted = symmetric_level<S>(value, limit, false);
-            const Float moved_xl = S::add(others_xl, S::mul(wx, wanted));
-            const Float moved_ll = S::add(others_ll, S::mul(S::mul(w, wanted), wanted));
-            // A level that stays, as it was wanted, is no change even if the sums came out different.
-            Mask better = S::less(S::mul(S::mul(x_level, x_level), moved_ll),
-                                  S::mul(S::mul(moved_xl, moved_xl), level_level));
-            better = S::both(better, S::both(S::less(zero, others_xl), S::less(zero, moved_ll)));
-            better = S::but_not(S::both(better, active), S::equal(wanted, old));
-            S::store(level.values + i * S::kLanes, S::select(better, wanted, old));
-            x_level = S::select(better, moved_xl, x_level);
-            level_level = S::select(better, moved_ll, level_level);
-            changed = S::either(changed, better);
-        }
-        active = changed;
-    }
-    const Float offset = S::splat(static_cast<float>(limit));
+    d.x_level = x_level;
+    d.level_level = level_level;
+}
+
+template <class S, int n>
+BQ_INLINE typename S::Float scale_of(const Descent<S, n>& d) {
+    const auto zero = S::splat(0);
+    return S::select(S::less(zero, d.level_level), S::div(d.x_level, d.level_level), zero);
+}
+
+// Most runs stay where the descent starts, which can be seen without moving: then settled is set, and scale
+// and inverse are the result. Where it is not set, the run has to be descended.
+template <class S>
+struct SettledScale {
+    typename S::Float scale, inverse;
+    typename S::Mask settled;
+};
+
+template <class S, int n>
+BQ_INLINE SettledScale<S> try_start_of_descent(const Columns<S, n>& x, int limit) {
+    using Float = typename S::Float;
+    const Float peak = peak_of<S>(x), zero = S::splat(0), half = S::splat(0.5f);
+    const auto is_zero = S::less(S::abs(peak), S::splat(search::kZeroRun));
+    const Float inverse = S::div(S::splat(-static_cast<float>(limit)), peak);
+    Descent<S, n> d;
+    start_descent<S>(x, inverse, limit, d);
+    // No element may want another level, as seen from the others.
+    auto settled = S::equal(zero, zero);
+    Float least = S::splat(__builtin_inff()), most = negative<S>(least);
     for (int i = 0; i < n; ++i) {
-        const Float stored = S::select(is_zero, zero, S::add(column<S>(level, i), offset));
-        S::store_bytes(levels + i * S::kLanes, S::truncate_to_int(stored));
+        const Float others_xl = S::sub(d.x_level, column<S>(d.share_xl, i));
+        const Float others_ll = S::sub(d.level_level, column<S>(d.share_ll, i));
+        const Float value = S::div(S::mul(column<S>(x, i), others_ll), others_xl);
+        const Float wanted = clamp<S>(value, static_cast<float>(-limit), static_cast<float>(limit - 1));
+        const Float distance = S::abs(S::sub(wanted, column<S>(d.level, i)));
+        settled = S::both(settled, S::less(distance, half));
+        least = S::min(others_xl, least);
+        most = S::max(others_xl, most);
     }
-    const Float scale = S::div(x_level, level_level);
-    return S::select(S::but_not(S::less(zero, level_level), is_zero), scale, zero);
+    // With a positive peak all levels have the other sign than their elements, and nothing moves. Else no
+    // value may have come near 2^22, where rounding would wrap.
+    const Float largest = S::mul(S::mul(S::abs(peak), d.level_level), S::splat(0x1p-20f));
+    settled = S::both(settled, S::less(largest, least));
+    settled = S::either(settled, S::less_equal(most, zero));
+    return {S::select(is_zero, zero, scale_of<S>(d)), S::select(is_zero, zero, inverse),
+            S::either(settled, is_zero)};
+}
+
+// One element of one round: the level that the others' sums want, if it improves the whole. Gives back where
+// it did.
+template <class S, int n>
+BQ_INLINE typename S::Mask descend_element(const Columns<S, n>& x, int i, int limit, Descent<S, n>& d,
+                                           typename S::Float& x_level, typename S::Float& level_level) {
+    const auto zero = S::splat(0);
+    const auto v = column<S>(x, i), w = S::mul(v, v);
+    const auto old = column<S>(d.level, i), old_xl = column<S>(d.share_xl, i);
+    const auto old_ll = column<S>(d.share_ll, i);
+    const auto others_xl = S::sub(x_level, old_xl), others_ll = S::sub(level_level, old_ll);
+    const auto value = S::div(S::mul(v, others_ll), others_xl);
+    const auto wanted = symmetric_level<S>(value, limit, false);
+    const auto wanted_xl = S::mul(S::mul(w, v), wanted), wanted_ll = S::mul(S::mul(w, wanted), wanted);
+    const auto moved_xl = S::add(others_xl, wanted_xl), moved_ll = S::add(others_ll, wanted_ll);
+    auto better = S::both(S::less(zero, others_xl), S::less(zero, moved_ll));
+    better = S::but_not(better, S::equal(wanted, old));
+    better = S::both(better, S::less(S::mul(S::mul(x_level, x_level), moved_ll),
+                                     S::mul(S::mul(moved_xl, moved_xl), level_level)));
+    S::store(d.level.values + i * S::kLanes, S::select(better, wanted, old));
+    S::store(d.share_xl.values + i * S::kLanes, S::select(better, wanted_xl, old_xl));
+    S::store(d.share_ll.values + i * S::kLanes, S::select(better, wanted_ll, old_ll));
+    x_level = S::select(better, moved_xl, x_level);
+    level_level = S::select(better, moved_ll, level_level);
+    return better;
+}
+
+// search::symmetric_scale_by_descent, of runs that do not count as zero, for some groups of them side by
+// side: each step waits for the one before. levels is nullptr, or receives the integers that are stored:
+// element i of run l of a group at i * kLanes + l.
+template <class S, int n, int groups>
+BQ_INLINE void symmetric_scale_by_descent(const Columns<S, n> (&x)[groups], int limit, float* scales,
+                                          uint8_t* levels) {
+    Descent<S, n> d[groups];
+    typename S::Float x_level[groups], level_level[groups];
+    for (int g = 0; g < groups; ++g) {
+        start_descent<S>(x[g], S::div(S::splat(-static_cast<float>(limit)), peak_of<S>(x[g])), limit, d[g]);
+        x_level[g] = d[g].x_level;
+        level_level[g] = d[g].level_level;
+    }
+    // A run that did not change in a round would not in the next: no need to leave it out of that.
+    auto changed = S::equal(S::splat(0), S::splat(0));
+    for (int round = 0; round < 5 && S::any(changed); ++round) {
+        changed = S::less(S::splat(0), S::splat(0));
+        for (int i = 0; i < n; ++i)
+            unroll<groups>([&](auto g) BQ_INLINE_LAMBDA {
+                changed =
+                    S::either(changed, descend_element<S>(x[g], i, limit, d[g], x_level[g], level_level[g]));
+            });
+    }
+    for (int g = 0; g < groups; ++g) {
+        d[g].x_level = x_level[g];
+        d[g].level_level = level_level[g];
+        S::store(scales + g * S::kLanes, scale_of<S>(d[g]));
+        if (!levels) continue;
+        const auto offset = S::splat(static_cast<float>(limit));
+        for (int i = 0; i < n; ++i)
+            S::store_bytes(levels + (g * n + i) * S::kLanes,
+                           S::truncate_to_int(S::add(column<S>(d[g].level, i), offset)));
+    }
 }
 
 // search::affine_scale, of finite x.

@@ -136,6 +136,7 @@ struct Paired {
     static BQ_INLINE Mask either(Mask x, Mask y) { return {S::either(x.a, y.a), S::either(x.b, y.b)}; }
     static BQ_INLINE Mask but_not(Mask x, Mask y) { return {S::but_not(x.a, y.a), S::but_not(x.b, y.b)}; }
     static BQ_INLINE Mask negate(Mask x) { return {S::negate(x.a), S::negate(x.b)}; }
+    static BQ_INLINE uint32_t mask_bits(Mask x) { return S::mask_bits(x.a) | S::mask_bits(x.b) << S::kLanes; }
     static BQ_INLINE bool any(Mask x) { return S::any(S::either(x.a, x.b)); }
     static BQ_INLINE Float select(Mask m, Float x, Float y) {
         return {S::select(m.a, x.a, y.a), S::select(m.b, x.b, y.b)};

@@ -16,28 +16,29 @@ namespace {
 template <class V, class E = V>
 void fill_encoders(KernelTable& table) {
     using enum FormatId;
+    using S = Paired<V>;
     const auto set = [&](FormatId id, EncodeRow encode) {
         table.formats[static_cast<int>(id)].encode = encode;
     };
     set(F16, encode_f16<V>);
     set(BF16, encode_bf16<V>);
-    set(Q4_0, encode_symmetric<V, V, BlockQ4_0, 8>);
-    set(Q4_1, encode_affine<V, V, BlockQ4_1, 15>);
-    set(Q5_0, encode_symmetric<V, V, BlockQ5_0, 16>);
-    set(Q5_1, encode_affine<V, V, BlockQ5_1, 31>);
+    set(Q4_0, encode_symmetric<S, V, BlockQ4_0, 8>);
+    set(Q4_1, encode_affine<S, V, BlockQ4_1, 15>);
+    set(Q5_0, encode_symmetric<S, V, BlockQ5_0, 16>);
+    set(Q5_1, encode_affine<S, V, BlockQ5_1, 31>);
     set(Q8_0, encode_q8_0<V>);
-    set(Q2_K, encode_affine_k<V, V, BlockQ2_K>);
-    set(Q3_K, encode_q3_k<V, V>);
-    set(Q4_K, encode_affine_k<V, V, BlockQ4_K>);
-    set(Q5_K, encode_affine_k<V, V, BlockQ5_K>);
-    set(Q6_K, encode_q6_k<V, V>);
+    set(Q2_K, encode_affine_k<S, V, BlockQ2_K>);
+    set(Q3_K, encode_q3_k<S, V>);
+    set(Q4_K, encode_affine_k<S, V, BlockQ4_K>);
+    set(Q5_K, encode_affine_k<S, V, BlockQ5_K>);
+    set(Q6_K, encode_q6_k<S, V>);
     set(IQ2_XXS, encode_grid<encode::FormatIQ2_XXS, E>);
     set(IQ2_XS, encode_grid<encode::FormatIQ2_XS, E>);
     set(IQ2_S, encode_grid<encode::FormatIQ2_S, E>);
     set(IQ3_XXS, encode_grid<encode::FormatIQ3_XXS, E>);
     set(IQ3_S, encode_grid<encode::FormatIQ3_S, E>);
-    set(IQ4_NL, encode_iq4_nl<V, V>);
-    set(IQ4_XS, encode_iq4_xs<V, V>);
+    set(IQ4_NL, encode_iq4_nl<S, V>);
+    set(IQ4_XS, encode_iq4_xs<S, V>);
     set(TQ1_0, encode_tq1_0<V>);
     set(TQ2_0, encode_tq2_0<V>);
     set(MXFP4, encode_mxfp4<V>);
