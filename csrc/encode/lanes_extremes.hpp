@@ -7,20 +7,6 @@
 namespace bq {
 namespace {
 
-// A block of 32 in registers.
-template <class V>
-struct Block32 {
-    static constexpr int kParts = 32 / V::kLanes;
-    typename V::Float parts[kParts];
-};
-
-template <class V>
-BQ_INLINE Block32<V> load_32(const float* x) {
-    Block32<V> block;
-    for (int p = 0; p < Block32<V>::kParts; ++p) block.parts[p] = V::load(x + p * V::kLanes);
-    return block;
-}
-
 // The largest magnitude of n elements, which is the same in whatever order they are taken.
 template <class V, int n>
 BQ_INLINE float largest_magnitude(const float* x) {
@@ -29,7 +15,62 @@ BQ_INLINE float largest_magnitude(const float* x) {
     return V::max_across(m);
 }
 
-// Bit i is set where condition(part) holds for element i.
+// The lowest and the highest of n elements of `count` runs that follow each other, one run per lane. Which of
+// two zeros they are is left open.
+template <class V>
+struct Extremes {
+    typename V::Float low, high;
+};
+
+template <class V, int n>
+BQ_INLINE Extremes<V> extremes_of_runs(const float* x, int64_t count) {
+    float lows[4 * V::kLanes] = {}, highs[4 * V::kLanes] = {};
+    for (int64_t l = 0; l < count; ++l, x += n) {
+        auto low = V::load(x), high = low;
+        for (int i = V::kLanes; i < n; i += V::kLanes) {
+            const auto v = V::load(x + i);
+            low = V::min(v, low);
+            high = V::max(v, high);
+        }
+        V::store_four_lowest(lows + 4 * l, low);
+        V::store_four_highest(highs + 4 * l, high);
+    }
+    Columns<V, 4> low, high;
+    load_runs<V>(lows, 4, count, low);
+    load_runs<V>(highs, 4, count, high);
+    Extremes<V> e = {column<V>(low, 0), column<V>(high, 0)};
+    for (int i = 1; i < 4; ++i) {
+        e.low = V::min(column<V>(low, i), e.low);
+        e.high = V::max(column<V>(high, i), e.high);
+    }
+    return e;
+}
+
+template <class V>
+BQ_INLINE typename V::Float magnitude_of(const Extremes<V>& e) {
+    return V::abs(V::max(e.high, negative<V>(e.low)));
+}
+
+// search::peak_of.
+template <class V, int n>
+BQ_INLINE typename V::Float peak_of_runs(const float* x, int64_t count) {
+    const Extremes<V> e = extremes_of_runs<V, n>(x, count);
+    const auto mirrored = negative<V>(e.low);
+    const auto peak = V::select(V::less(e.high, mirrored), e.low, V::abs(e.high));
+    const auto tie = V::both(V::equal(e.high, mirrored), V::less(V::splat(0), e.high));
+    if (!V::any(tie)) return peak;
+    float peaks[V::kLanes];
+    V::store(peaks, peak);
+    for (int64_t l = 0; l < count; ++l)
+        for (int i = 0; i < n; ++i)
+            if (x[l * n + i] == peaks[l] || x[l * n + i] == -peaks[l]) {
+                peaks[l] = peaks[l] != 0 ? x[l * n + i] : 0.0f;
+                break;
+            }
+    return V::load(peaks);
+}
+
+// Bit i is set where condition(part) holds for element i of 32.
 template <class V, class Condition>
 BQ_INLINE uint32_t bits_of_32(Condition condition) {
     uint32_t bits = 0;
@@ -37,20 +78,20 @@ BQ_INLINE uint32_t bits_of_32(Condition condition) {
     return bits;
 }
 
-// The element of largest magnitude (the first of equals), with its sign; of zeros, 0.
 template <class V>
-BQ_INLINE float peak_of_32(const float* x, const Block32<V>& block) {
-    const float magnitude = largest_magnitude<V, 32>(x);
-    const auto m = V::splat(magnitude);
-    const uint32_t equal =
-        bits_of_32<V>([&](int p) BQ_INLINE_LAMBDA { return V::equal(V::abs(block.parts[p]), m); });
-    const uint32_t negative =
-        bits_of_32<V>([&](int p) BQ_INLINE_LAMBDA { return V::less(block.parts[p], V::splat(0)); });
-    return equal & (0 - equal) & negative ? -magnitude : magnitude;
+BQ_INLINE typename V::Float inverse_or_zero(typename V::Float scale) {
+    const auto zero = V::splat(0);
+    return V::select(V::equal(scale, zero), zero, V::div(V::splat(1), scale));
 }
-
-BQ_INLINE float inverse_or_zero(float scale) {
-    return scale != 0 ? 1.0f / scale : 0.0f;
+// For a scale too small for its inverse to be finite, elements are infinite or NaN, and count as 0.
+template <class V>
+BQ_INLINE typename V::Float finite_inverse(typename V::Float scale) {
+    const auto inverse = V::div(V::splat(1), scale);
+    return V::select(V::less(inverse, V::splat(__builtin_inff())), inverse, V::splat(0));
+}
+BQ_INLINE float finite_inverse(float scale) {
+    const float inverse = 1.0f / scale;
+    return inverse < __builtin_inff() ? inverse : 0.0f;
 }
 
 // Elements i and i + 16 of integers below 32 into byte i; only their low four bits are taken.
@@ -77,56 +118,73 @@ BQ_INLINE void store_levels_32(const typename V::Int (&v)[32 / V::kLanes], Block
     if constexpr (requires { b.qh; }) store_fifth_bits_32<V>(v, b.qh);
 }
 
-// As level_of in legacy.cpp: what does not fit an integer counts as its low byte, which is 0.
-template <class V>
-BQ_INLINE typename V::Int level_of(typename V::Float value, int top) {
-    return V::max(V::min(V::truncate_to_int(value), V::splat_int(top)), V::splat_int(0));
+// Calls encode(x, blocks, count) for as many blocks of n elements at a time as V has lanes.
+template <class V, int n, class Block, class EncodeGroup>
+BQ_INLINE void each_group(const float* x, uint8_t* out, int64_t k, EncodeGroup encode) {
+    Block* blocks = reinterpret_cast<Block*>(out);
+    for (int64_t left = k / n; left > 0; left -= V::kLanes) {
+        encode(x, blocks, left < V::kLanes ? left : V::kLanes);
+        x += n * V::kLanes;
+        blocks += V::kLanes;
+    }
 }
 
+// In the next two, values that do not fit an integer give one whose low byte is 0, as in legacy.cpp.
 template <class V, class Block, int limit>
 void encode_peaks(const float* x, uint8_t* out, int64_t k) {
-    Block* blocks = reinterpret_cast<Block*>(out);
-    for (int64_t n = 0; n < k / 32; ++n, x += 32) {
-        const Block32<V> block = load_32<V>(x);
-        const float scale = peak_of_32<V>(x, block) / static_cast<float>(-limit);
-        const auto inverse = V::splat(inverse_or_zero(scale));
-        const auto offset = V::splat(static_cast<float>(limit) + 0.5f);
-        typename V::Int levels[32 / V::kLanes];
-        for (int p = 0; p < 32 / V::kLanes; ++p)
-            levels[p] = level_of<V>(V::add(V::mul(block.parts[p], inverse), offset), 2 * limit - 1);
-        blocks[n].d = V::half_of(scale);
-        store_levels_32<V>(levels, blocks[n]);
-    }
+    each_group<V, 32, Block>(x, out, k, [](const float* from, Block* blocks, int64_t count) BQ_INLINE_LAMBDA {
+        const auto scale = V::div(peak_of_runs<V, 32>(from, count), V::splat(static_cast<float>(-limit)));
+        float inverses[V::kLanes];
+        uint16_t d[V::kLanes];
+        V::store(inverses, inverse_or_zero<V>(scale));
+        V::store_halves(d, scale);
+        for (int64_t b = 0; b < count; ++b, from += 32) {
+            const auto inverse = V::splat(inverses[b]);
+            const auto offset = V::splat(static_cast<float>(limit) + 0.5f);
+            typename V::Int levels[32 / V::kLanes];
+            for (int p = 0; p < 32 / V::kLanes; ++p) {
+                const auto value = V::add(V::mul(V::load(from + p * V::kLanes), inverse), offset);
+                levels[p] = V::min(V::truncate_to_int(value), V::splat_int(2 * limit - 1));
+            }
+            blocks[b].d = d[b];
+            store_levels_32<V>(levels, blocks[b]);
+        }
+    });
 }
 
 template <class V, class Block, int top>
 void encode_ranges(const float* x, uint8_t* out, int64_t k) {
-    Block* blocks = reinterpret_cast<Block*>(out);
-    for (int64_t n = 0; n < k / 32; ++n, x += 32) {
-        const Block32<V> block = load_32<V>(x);
-        auto lowest = block.parts[0], highest = lowest;
-        for (int p = 1; p < 32 / V::kLanes; ++p) {
-            lowest = V::min(block.parts[p], lowest);
-            highest = V::max(block.parts[p], highest);
+    each_group<V, 32, Block>(x, out, k, [](const float* from, Block* blocks, int64_t count) BQ_INLINE_LAMBDA {
+        Extremes<V> e = extremes_of_runs<V, 32>(from, count);
+        float lows[V::kLanes], inverses[V::kLanes];
+        uint16_t d[V::kLanes], m[V::kLanes];
+        V::store(lows, e.low);
+        if (V::any(V::equal(e.low, V::splat(0)))) {  // the sign of the first zero is stored
+            for (int64_t b = 0; b < count; ++b)
+                for (int i = 0; i < 32 && lows[b] == 0; ++i)
+                    if (from[32 * b + i] == 0) {
+                        lows[b] = from[32 * b + i];
+                        break;
+                    }
+            e.low = V::load(lows);
+            e.high = V::select(V::equal(e.high, e.low), e.low, e.high);
         }
-        float low = V::min_across(lowest), high = V::max_across(highest);
-        if (low == 0) {  // the sign of the first zero is stored
-            int first = 0;
-            while (x[first] != 0) ++first;
-            low = x[first];
-            if (high == 0) high = low;
+        const auto scale = V::div(V::sub(e.high, e.low), V::splat(static_cast<float>(top)));
+        V::store(inverses, inverse_or_zero<V>(scale));
+        V::store_halves(d, scale);
+        V::store_halves(m, e.low);
+        for (int64_t b = 0; b < count; ++b, from += 32) {
+            const auto inverse = V::splat(inverses[b]), low = V::splat(lows[b]);
+            typename V::Int levels[32 / V::kLanes];
+            for (int p = 0; p < 32 / V::kLanes; ++p) {
+                const auto value = V::mul(V::sub(V::load(from + p * V::kLanes), low), inverse);
+                levels[p] = V::truncate_to_int(V::add(value, V::splat(0.5f)));
+            }
+            blocks[b].d = d[b];
+            blocks[b].m = m[b];
+            store_levels_32<V>(levels, blocks[b]);
         }
-        const float scale = (high - low) / static_cast<float>(top);
-        const auto inverse = V::splat(inverse_or_zero(scale)), offset = V::splat(low);
-        typename V::Int levels[32 / V::kLanes];
-        for (int p = 0; p < 32 / V::kLanes; ++p) {
-            const auto value = V::mul(V::sub(block.parts[p], offset), inverse);
-            levels[p] = level_of<V>(V::add(value, V::splat(0.5f)), top);
-        }
-        blocks[n].d = V::half_of(scale);
-        blocks[n].m = V::half_of(low);
-        store_levels_32<V>(levels, blocks[n]);
-    }
+    });
 }
 
 // Halves away from zero, for |value| < 2^22: the addend is the float below 0.5, so that what is just below a
@@ -138,23 +196,23 @@ BQ_INLINE typename V::Int round_half_away(typename V::Float value) {
     return V::truncate_to_int(V::add(value, V::from_bits(half)));
 }
 
-// For a scale too small for its inverse to be finite, elements are infinite or NaN, and count as 0.
-BQ_INLINE float finite_inverse(float scale) {
-    const float inverse = inverse_or_zero(scale);
-    return inverse < __builtin_inff() ? inverse : 0.0f;
-}
-
 template <class V>
 void encode_q8_0(const float* x, uint8_t* out, int64_t k, const float*) {
-    BlockQ8_0* blocks = reinterpret_cast<BlockQ8_0*>(out);
-    for (int64_t n = 0; n < k / 32; ++n, x += 32) {
-        const float scale = largest_magnitude<V, 32>(x) / 127.0f;
-        const auto inverse = V::splat(finite_inverse(scale));
-        blocks[n].d = V::half_of(scale);
-        fill_levels<V, 32>(reinterpret_cast<uint8_t*>(blocks[n].qs), [&](int i) BQ_INLINE_LAMBDA {
-            return round_half_away<V>(V::mul(V::load(x + i), inverse));
+    each_group<V, 32, BlockQ8_0>(
+        x, out, k, [](const float* from, BlockQ8_0* blocks, int64_t count) BQ_INLINE_LAMBDA {
+            const auto scale = V::div(magnitude_of<V>(extremes_of_runs<V, 32>(from, count)), V::splat(127));
+            float inverses[V::kLanes];
+            uint16_t d[V::kLanes];
+            V::store(inverses, finite_inverse<V>(scale));
+            V::store_halves(d, scale);
+            for (int64_t b = 0; b < count; ++b, from += 32) {
+                const auto inverse = V::splat(inverses[b]);
+                blocks[b].d = d[b];
+                fill_levels<V, 32>(reinterpret_cast<uint8_t*>(blocks[b].qs), [&](int i) BQ_INLINE_LAMBDA {
+                    return round_half_away<V>(V::mul(V::load(from + i), inverse));
+                });
+            }
         });
-    }
 }
 
 template <class V>

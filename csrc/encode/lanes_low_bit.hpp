@@ -112,20 +112,29 @@ void encode_q1_0(const float* x, uint8_t* out, int64_t k, const float*) {
 
 template <class V>
 void encode_q2_0(const float* x, uint8_t* out, int64_t k, const float*) {
-    BlockQ2_0* blocks = reinterpret_cast<BlockQ2_0*>(out);
-    for (int64_t n = 0; n < k / 64; ++n, x += 64) {
-        const float scale = largest_magnitude<V, 64>(x), inverse = inverse_or_zero(scale);
-        blocks[n].d = V::half_of(scale);
-        // A scale too small for its inverse to be finite makes every element -1.
-        const auto factor = V::splat(inverse);
-        const auto offset = V::splat_int(inverse < __builtin_inff() ? 1 : 0);
-        uint8_t levels[64];
-        fill_levels<V, 64>(levels, [&](int i) BQ_INLINE_LAMBDA {
-            const auto level = round_half_away<V>(V::mul(V::load(x + i), factor));
-            return V::bit_and(V::add(level, offset), V::splat_int(3));
+    each_group<V, 64, BlockQ2_0>(
+        x, out, k, [](const float* from, BlockQ2_0* blocks, int64_t count) BQ_INLINE_LAMBDA {
+            const auto scale = magnitude_of<V>(extremes_of_runs<V, 64>(from, count));
+            float inverses[V::kLanes];
+            uint16_t d[V::kLanes];
+            V::store(inverses, inverse_or_zero<V>(scale));
+            V::store_halves(d, scale);
+            for (int64_t b = 0; b < count; ++b, from += 64) {
+                // A scale too small for its inverse to be finite makes every element -1.
+                const auto inverse = V::splat(inverses[b]);
+                const auto offset = V::splat_int(inverses[b] < __builtin_inff() ? 1 : 0);
+                uint8_t levels[64];
+                fill_levels<V, 64>(levels, [&](int i) BQ_INLINE_LAMBDA {
+                    return V::add(round_half_away<V>(V::mul(V::load(from + i), inverse)), offset);
+                });
+                blocks[b].d = d[b];
+                for (int byte = 0; byte < 16; ++byte) {
+                    // The low pairs of four bytes meet in the highest byte of the product.
+                    const auto four = load_as<uint32_t>(levels + 4 * byte) & 0x03030303u;
+                    blocks[b].qs[byte] = static_cast<uint8_t>(four * 0x01041040u >> 24);
+                }
+            }
         });
-        store_levels(levels, blocks[n]);
-    }
 }
 
 // The sign of a value in the place that it has in a code.
@@ -161,11 +170,7 @@ BQ_INLINE typename V::Int nearest_code_by_distance(typename V::Float v, float sc
     return code;
 }
 
-template <class V>
-BQ_INLINE void bounds_of(float scale, typename V::Float (&bounds)[7]) {
-    constexpr float kHalfway[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
-    for (int i = 0; i < 7; ++i) bounds[i] = V::splat(kHalfway[i] * scale);
-}
+constexpr float kBounds[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
 
 // As e8m0_for in microscaling.cpp. The float32 nearest to a logarithm just below p is p itself if the
 // magnitude is 2^p (1 - j / 2^24) with j up to the half distance of the floats below p times 2^24 ln 2.
@@ -178,70 +183,91 @@ BQ_INLINE uint8_t e8m0_of(float largest) {
     }
     const uint32_t bits = bits_as<uint32_t>(largest);
     int power = static_cast<int>(bits >> 23) - 127 - shift;
-    const int above = power + 1;
     const auto below_next = static_cast<int>(0x800000 - (bits & 0x7fffff));  // j
-    const int size = above > 0 ? above - 1 : -above;  // floats are as far apart as below this power of two
-    int reach = 0;
-    for (int at = 2; at <= size; at *= 2) reach = static_cast<int>(static_cast<float>(at) * 0.69314718f);
-    power += below_next <= reach;
+    if (below_next < 100) {
+        const int above = power + 1;
+        const int size =
+            above > 0 ? above - 1 : -above;  // floats are as far apart as below this power of two
+        int reach = 0;
+        for (int at = 2; at <= size; at *= 2) reach = static_cast<int>(static_cast<float>(at) * 0.69314718f);
+        power += below_next <= reach;
+    }
     return static_cast<uint8_t>(power - 2 + 127);
 }
 
 template <class V>
 void encode_mxfp4(const float* x, uint8_t* out, int64_t k, const float*) {
-    BlockMXFP4* blocks = reinterpret_cast<BlockMXFP4*>(out);
-    for (int64_t n = 0; n < k / 32; ++n, x += 32) {
-        blocks[n].e = e8m0_of(largest_magnitude<V, 32>(x));
-        const float scale = fp4::half_of_e8m0(blocks[n].e);
-        typename V::Int codes[32 / V::kLanes];
-        if (blocks[n].e >= 253) {  // the largest values overflow
-            for (int p = 0; p < 32 / V::kLanes; ++p)
-                codes[p] = nearest_code_by_distance<V>(V::load(x + p * V::kLanes), scale);
-        } else {
-            typename V::Float bounds[7];
-            bounds_of<V>(scale, bounds);
-            for (int p = 0; p < 32 / V::kLanes; ++p)
-                codes[p] = nearest_code<V>(V::load(x + p * V::kLanes), bounds);
-        }
-        store_nibbles_32<V>(codes, blocks[n].qs);
-    }
+    each_group<V, 32, BlockMXFP4>(
+        x, out, k, [](const float* from, BlockMXFP4* blocks, int64_t count) BQ_INLINE_LAMBDA {
+            float magnitudes[V::kLanes];
+            V::store(magnitudes, magnitude_of<V>(extremes_of_runs<V, 32>(from, count)));
+            for (int64_t b = 0; b < count; ++b, from += 32) {
+                const uint8_t e = e8m0_of(magnitudes[b]);
+                const float scale = fp4::half_of_e8m0(e);
+                typename V::Int codes[32 / V::kLanes];
+                if (e >= 253) {  // the largest values overflow
+                    for (int p = 0; p < 32 / V::kLanes; ++p)
+                        codes[p] = nearest_code_by_distance<V>(V::load(from + p * V::kLanes), scale);
+                } else {
+                    typename V::Float bounds[7];
+                    for (int i = 0; i < 7; ++i) bounds[i] = V::mul(V::splat(kBounds[i]), V::splat(scale));
+                    for (int p = 0; p < 32 / V::kLanes; ++p)
+                        codes[p] = nearest_code<V>(V::load(from + p * V::kLanes), bounds);
+                }
+                blocks[b].e = e;
+                store_nibbles_32<V>(codes, blocks[b].qs);
+            }
+        });
 }
 
-constexpr uint8_t kLargestUe4m3 = 0x7e;
-
 // As ue4m3_of in microscaling.cpp, of numbers >= 0.
-BQ_INLINE uint8_t ue4m3_of(float scale) {
-    if (scale < 0x1p-6f) {
-        const int steps = static_cast<int>(scale * 512 + 0.5f);
-        return static_cast<uint8_t>(steps < 7 ? steps : 7);
+constexpr int kLargestUe4m3 = 0x7e;
+template <class V>
+BQ_INLINE typename V::Int ue4m3_of(typename V::Float scale) {
+    const auto steps = V::truncate_to_int(V::add(V::mul(scale, V::splat(512)), V::splat(0.5f)));
+    const auto carried = V::template shift_right<20>(V::add(V::bits_of(scale), V::splat_int(0x80000)));
+    const auto code = V::sub(carried, V::splat_int((127 - 7) * 8));
+    const auto largest = V::splat_int(kLargestUe4m3);
+    const auto normal = V::select(V::less(code, V::splat_int(0x78)), code, largest);
+    return V::select(V::less(scale, V::splat(0x1p-6f)), V::min(steps, V::splat_int(7)),
+                     V::select(V::less(scale, V::splat(256)), normal, largest));
+}
+
+template <class V>
+BQ_INLINE void encode_nvfp4_runs(const float* x, int64_t count, uint8_t* scales, uint8_t* codes) {
+    const auto magnitude = magnitude_of<V>(extremes_of_runs<V, 16>(x, count));
+    const auto code = ue4m3_of<V>(V::div(magnitude, V::splat(6)));
+    const auto scale = V::mul(V::from_bits(V::template shift_left<20>(code)), V::splat(0x1p119f));
+    V::store_bytes(scales, code);
+    float run_scales[V::kLanes], bounds[7 * V::kLanes];
+    V::store(run_scales, scale);
+    for (int i = 0; i < 7; ++i) V::store(bounds + i * V::kLanes, V::mul(scale, V::splat(kBounds[i])));
+    for (int64_t r = 0; r < count; ++r, x += 16, codes += 16) {
+        if (scales[r] == 0 || scales[r] == kLargestUe4m3) {  // perhaps too small
+            fill_levels<V, 16>(codes, [&](int i) BQ_INLINE_LAMBDA {
+                return nearest_code_by_distance<V>(V::load(x + i), run_scales[r]);
+            });
+        } else {
+            typename V::Float own[7];
+            for (int i = 0; i < 7; ++i) own[i] = V::splat(bounds[i * V::kLanes + r]);
+            fill_levels<V, 16>(codes,
+                               [&](int i) BQ_INLINE_LAMBDA { return nearest_code<V>(V::load(x + i), own); });
+        }
     }
-    if (scale >= 256) return kLargestUe4m3;
-    const uint32_t code = ((bits_as<uint32_t>(scale) + 0x80000u) >> 20) - (127 - 7) * 8;
-    return static_cast<uint8_t>(code < 0x78 ? code : kLargestUe4m3);
 }
 
 template <class V>
 void encode_nvfp4(const float* x, uint8_t* out, int64_t k, const float*) {
     BlockNVFP4* blocks = reinterpret_cast<BlockNVFP4*>(out);
-    for (int64_t n = 0; n < k / 64; ++n, x += 64) {
-        uint8_t codes[64];
-        for (int j = 0; j < 4; ++j) {
-            const float* run = x + 16 * j;
-            blocks[n].scales[j] = ue4m3_of(largest_magnitude<V, 16>(run) / 6.0f);
-            const float scale = fp4::half_of_ue4m3(blocks[n].scales[j]);
-            if (scale == 0 || blocks[n].scales[j] == kLargestUe4m3) {  // perhaps too small
-                fill_levels<V, 16>(codes + 16 * j, [&](int i) BQ_INLINE_LAMBDA {
-                    return nearest_code_by_distance<V>(V::load(run + i), scale);
-                });
-                continue;
-            }
-            typename V::Float bounds[7];
-            bounds_of<V>(scale, bounds);
-            fill_levels<V, 16>(codes + 16 * j, [&](int i) BQ_INLINE_LAMBDA {
-                return nearest_code<V>(V::load(run + i), bounds);
-            });
+    constexpr int kAtOnce = V::kLanes / 4;  // blocks
+    for (int64_t n = 0; n < k / 64; n += kAtOnce) {
+        const int64_t left = k / 64 - n, count = left < kAtOnce ? left : kAtOnce;
+        uint8_t scales[V::kLanes], codes[16 * V::kLanes];
+        encode_nvfp4_runs<V>(x + 64 * n, 4 * count, scales, codes);
+        for (int64_t b = 0; b < count; ++b) {
+            memcpy(blocks[n + b].scales, scales + 4 * b, 4);
+            store_levels(codes + 64 * b, blocks[n + b]);
         }
-        store_levels(codes, blocks[n]);
     }
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 struct LanesAvx2 {
     static constexpr int kLanes = 8;
-    static constexpr int kTile = 8;
+    static constexpr int kTile = 4;
     using Float = __m256;
     using Int = __m256i;
     struct Mask {  // all bits of a lane or none
@@ -135,37 +135,33 @@ struct LanesAvx2 {
 
     static BQ_INLINE Int increment(Mask m, Int a) { return _mm256_sub_epi32(a, bits_of(m.bits)); }
     static BQ_INLINE uint32_t mask_bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.bits)); }
-    static BQ_INLINE float min_across(Float a) {
-        __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-        m = _mm_min_ps(m, _mm_movehl_ps(m, m));
-        return _mm_cvtss_f32(_mm_min_ss(m, _mm_movehdup_ps(m)));
-    }
     static BQ_INLINE float max_across(Float a) {
         __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         m = _mm_max_ps(m, _mm_movehl_ps(m, m));
         return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
     }
+    static BQ_INLINE void store_four_lowest(float* p, Float a) {
+        _mm_storeu_ps(p, _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+    }
+    static BQ_INLINE void store_four_highest(float* p, Float a) {
+        _mm_storeu_ps(p, _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+    }
 
     // Rows of the result are kStride floats apart.
     template <int kStride = kLanes>
     static BQ_INLINE void transpose_tile(const float* const* runs, int64_t at, float* out) {
-        // Halves of runs l and l + 4 side by side, so that the rest happens within 128 bits.
-        const auto halves = [&](int run, int from) BQ_INLINE_LAMBDA {
-            const __m128 low = _mm_loadu_ps(runs[run] + at + from);
-            return _mm256_insertf128_ps(_mm256_castps128_ps256(low), _mm_loadu_ps(runs[run + 4] + at + from),
-                                        1);
+        // Runs l and l + 4 side by side, so that the rest happens within 128 bits.
+        const auto both_of = [&](int run) BQ_INLINE_LAMBDA {
+            const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps(runs[run] + at));
+            return _mm256_insertf128_ps(low, _mm_loadu_ps(runs[run + 4] + at), 1);
         };
-        unroll<2>([&](auto part) BQ_INLINE_LAMBDA {
-            const __m256 r0 = halves(0, 4 * part), r1 = halves(1, 4 * part);
-            const __m256 r2 = halves(2, 4 * part), r3 = halves(3, 4 * part);
-            const __m256 low01 = _mm256_unpacklo_ps(r0, r1), high01 = _mm256_unpackhi_ps(r0, r1);
-            const __m256 low23 = _mm256_unpacklo_ps(r2, r3), high23 = _mm256_unpackhi_ps(r2, r3);
-            float* to = out + 4 * part * kStride;
-            store(to, _mm256_shuffle_ps(low01, low23, 0x44));
-            store(to + kStride, _mm256_shuffle_ps(low01, low23, 0xee));
-            store(to + 2 * kStride, _mm256_shuffle_ps(high01, high23, 0x44));
-            store(to + 3 * kStride, _mm256_shuffle_ps(high01, high23, 0xee));
-        });
+        const __m256 r0 = both_of(0), r1 = both_of(1), r2 = both_of(2), r3 = both_of(3);
+        const __m256 low01 = _mm256_unpacklo_ps(r0, r1), high01 = _mm256_unpackhi_ps(r0, r1);
+        const __m256 low23 = _mm256_unpacklo_ps(r2, r3), high23 = _mm256_unpackhi_ps(r2, r3);
+        store(out, _mm256_shuffle_ps(low01, low23, 0x44));
+        store(out + kStride, _mm256_shuffle_ps(low01, low23, 0xee));
+        store(out + 2 * kStride, _mm256_shuffle_ps(high01, high23, 0x44));
+        store(out + 3 * kStride, _mm256_shuffle_ps(high01, high23, 0xee));
     }
 };
 

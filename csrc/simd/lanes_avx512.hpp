@@ -105,17 +105,35 @@ struct LanesAvx512 {
         return _mm512_mask_add_epi32(a, m.bits, a, _mm512_set1_epi32(1));
     }
     static BQ_INLINE uint32_t mask_bits(Mask m) { return m.bits; }
-    static BQ_INLINE float min_across(Float a) {
-        return LanesAvx2::min_across(_mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
-    }
     static BQ_INLINE float max_across(Float a) {
         return LanesAvx2::max_across(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
     }
 
+    static BQ_INLINE void store_four_lowest(float* p, Float a) {
+        LanesAvx2::store_four_lowest(p,
+                                     _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    }
+    static BQ_INLINE void store_four_highest(float* p, Float a) {
+        LanesAvx2::store_four_highest(p,
+                                      _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    }
+
     template <int kStride = kLanes>
     static BQ_INLINE void transpose_tile(const float* const* runs, int64_t at, float* out) {
-        LanesAvx2::transpose_tile<kStride>(runs, at, out);
-        LanesAvx2::transpose_tile<kStride>(runs + 8, at, out + 8);
+        // Runs l, l + 4, l + 8 and l + 12 side by side, so that the rest happens within 128 bits.
+        const auto four_of = [&](int run) BQ_INLINE_LAMBDA {
+            __m512 four = _mm512_castps128_ps512(_mm_loadu_ps(runs[run] + at));
+            four = _mm512_insertf32x4(four, _mm_loadu_ps(runs[run + 4] + at), 1);
+            four = _mm512_insertf32x4(four, _mm_loadu_ps(runs[run + 8] + at), 2);
+            return _mm512_insertf32x4(four, _mm_loadu_ps(runs[run + 12] + at), 3);
+        };
+        const __m512 r0 = four_of(0), r1 = four_of(1), r2 = four_of(2), r3 = four_of(3);
+        const __m512 low01 = _mm512_unpacklo_ps(r0, r1), high01 = _mm512_unpackhi_ps(r0, r1);
+        const __m512 low23 = _mm512_unpacklo_ps(r2, r3), high23 = _mm512_unpackhi_ps(r2, r3);
+        store(out, _mm512_shuffle_ps(low01, low23, 0x44));
+        store(out + kStride, _mm512_shuffle_ps(low01, low23, 0xee));
+        store(out + 2 * kStride, _mm512_shuffle_ps(high01, high23, 0x44));
+        store(out + 3 * kStride, _mm512_shuffle_ps(high01, high23, 0xee));
     }
 };
 
