@@ -24,7 +24,7 @@
 //   store_halves(p, a), half_of     floats as f32_to_f16 converts them; of one float
 //   increment(m, a)                 a + 1 where m is set
 //   mask_bits(m)                    lane l as bit l of an unsigned integer
-//   max_across(a)                   the largest of all lanes, which hold no NaN
+//   max_across(a), min_across(a)    of all lanes, which hold no NaN
 //   store_four_lowest(p, a)         the lanes folded onto four, by their minimum; _highest by their maximum
 //   transpose_tile(runs, at, out)   out[e * kLanes + l] = runs[l][at + e] for e < kTile = 4;
 //                                   with <kStride>, rows of the result are that far apart

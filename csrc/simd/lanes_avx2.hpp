@@ -135,6 +135,11 @@ struct LanesAvx2 {
 
     static BQ_INLINE Int increment(Mask m, Int a) { return _mm256_sub_epi32(a, bits_of(m.bits)); }
     static BQ_INLINE uint32_t mask_bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.bits)); }
+    static BQ_INLINE float min_across(Float a) {
+        __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+        return _mm_cvtss_f32(_mm_min_ss(m, _mm_movehdup_ps(m)));
+    }
     static BQ_INLINE float max_across(Float a) {
         __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         m = _mm_max_ps(m, _mm_movehl_ps(m, m));

@@ -105,6 +105,9 @@ struct LanesAvx512 {
         return _mm512_mask_add_epi32(a, m.bits, a, _mm512_set1_epi32(1));
     }
     static BQ_INLINE uint32_t mask_bits(Mask m) { return m.bits; }
+    static BQ_INLINE float min_across(Float a) {
+        return LanesAvx2::min_across(_mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    }
     static BQ_INLINE float max_across(Float a) {
         return LanesAvx2::max_across(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
     }

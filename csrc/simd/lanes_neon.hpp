@@ -140,6 +140,7 @@ struct LanesNeon {
         const uint32x4_t places = {1, 2, 4, 8};
         return vaddvq_u32(vandq_u32(m.bits, places));
     }
+    static BQ_INLINE float min_across(Float a) { return vminvq_f32(a); }
     static BQ_INLINE float max_across(Float a) { return vmaxvq_f32(a); }
     static BQ_INLINE void store_four_lowest(float* p, Float a) { store(p, a); }
     static BQ_INLINE void store_four_highest(float* p, Float a) { store(p, a); }
