@@ -118,34 +118,13 @@ TernaryRun<kRun> fit_ternary(const GridNeighbours& grid, const float* x, const f
     sort_run<kRun>(x, order);
     const Split split = best_split(x, weights, order);
     if (split.low < 0) return run;
-    int levels[kRun];
-    for (int j = 0; j < kRun; ++j) levels[order[j]] = (j >= split.low) + (j >= split.high);
-    const bool mirrored = split.scale < 0;
-    run.scale = std::fabs(split.scale);
-    bool on_grid = true;
-    for (int g = 0; g < kRun / 8; ++g) {
-        run.down[g] = (split.shifts >> (g < kRun / 16 ? 1 : 0) & 1) != static_cast<int>(mirrored);
-        int key = 0;
-        for (int i = 7; i >= 0; --i) {
-            const int level = levels[8 * g + i];
-            key = 3 * key + (mirrored ? 2 - level : level);
-        }
-        const int32_t code = grid.at[key];
-        on_grid = on_grid && code >= 0;
-        run.points[g] = code >= 0 ? static_cast<GridEntry>(code)
-                                  : nearest_ternary(candidates(grid, code), x + 8 * g, weights + 8 * g,
-                                                    run.scale, shifted(run.down[g]));
-    }
-    if (!on_grid) {
-        float x_level = 0, level_level = 0;
-        for (int i = 0; i < kRun; ++i) {
-            const float q = shifted(run.down[i / 8])[ternary_level(run.points[i / 8], i % 8)];
-            x_level += weights[i] * q * x[i];
-            level_level += weights[i] * q * q;
-        }
-        if (x_level > 0 && level_level > 0) run.scale = x_level / level_level;
-    }
-    if (!(run.scale >= 0)) run.scale = high;  // where sums overflow, and ggml stops
+    uint8_t levels[kRun];
+    for (int j = 0; j < kRun; ++j)
+        levels[order[j]] = static_cast<uint8_t>((j >= split.low) + (j >= split.high));
+    settle_ternary<kRun>(grid, x, weights, high, levels, split.scale, split.shifts, run,
+                         [&](const GridNeighbours::List& list, int at, float scale, bool down) {
+                             return nearest_ternary(list, x + at, weights + at, scale, shifted(down));
+                         });
     return run;
 }
 
@@ -154,7 +133,8 @@ constexpr int kBlock = 256;
 // The weights of a block.
 void block_weights(const float* x, const float* importance, float* weights) {
     const float mean_square = 2 * sum_of_squares(x, kBlock) / as_float(kBlock);
-    ternary_weights(x, importance, mean_square, kBlock, weights, [](float v) { return std::sqrt(v); });
+    if (importance) return importance_weights(x, importance, mean_square, kBlock, weights);
+    for (int i = 0; i < kBlock; ++i) weights[i] = x[i] * x[i];
 }
 
 }  // namespace

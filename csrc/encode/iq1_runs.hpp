@@ -40,19 +40,42 @@ struct FormatIQ1_M {
     static constexpr float kZero = 1e-7f;
 };
 
+// What follows the best split, which gave each element its level. nearest(list, at, scale, down) chooses
+// among the candidates for the group at element `at`. high: the largest magnitude.
+template <int kRun, class Nearest>
+static inline void settle_ternary(const GridNeighbours& grid, const float* x, const float* weights,
+                                  float high, const uint8_t* levels, float scale, int shifts,
+                                  TernaryRun<kRun>& run, Nearest nearest) {
+    const bool mirrored = scale < 0;
+    run.scale = mirrored ? -scale : scale;
+    bool on_grid = true;
+    for (int g = 0; g < kRun / 8; ++g) {
+        run.down[g] = (shifts >> (g < kRun / 16 ? 1 : 0) & 1) != static_cast<int>(mirrored);
+        int key = 0;
+        for (int i = 7; i >= 0; --i) key = 3 * key + levels[8 * g + i];
+        if (mirrored) key = 3 * 3 * 3 * 3 * 3 * 3 * 3 * 3 - 1 - key;  // all levels 2 - level
+        const int32_t code = grid.at[key];
+        on_grid = on_grid && code >= 0;
+        run.points[g] = code >= 0 ? static_cast<GridEntry>(code)
+                                  : nearest(candidates(grid, code), 8 * g, run.scale, run.down[g]);
+    }
+    if (!on_grid) {
+        float x_level = 0, level_level = 0;
+        for (int i = 0; i < kRun; ++i) {
+            const float q = shifted(run.down[i / 8])[ternary_level(run.points[i / 8], i % 8)];
+            x_level += weights[i] * q * x[i];
+            level_level += weights[i] * q * q;
+        }
+        if (x_level > 0 && level_level > 0) run.scale = x_level / level_level;
+    }
+    if (!(run.scale >= 0)) run.scale = high;  // where sums overflow, and ggml stops
+}
+
 static inline int ternary_scale(float scale, float inverse) {
     return search::clamp(search::round_to_int(0.5f * (inverse * scale - 1)), 0, 7);
 }
 
-// The weights of a run, given twice the mean square of its block.
-template <class Sqrt>
-static inline void ternary_weights(const float* x, const float* importance, float mean_square, int n,
-                                   float* weights, Sqrt sqrt) {
-    for (int i = 0; i < n; ++i)
-        weights[i] = importance ? importance[i] * sqrt(mean_square + x[i] * x[i]) : x[i] * x[i];
-}
-
-static inline void store_block(const TernaryRun<32> (&runs)[8], BlockIQ1_S& b) {
+static inline void store_block(const TernaryRun<32>* runs, BlockIQ1_S& b) {
     b = {};
     float largest = 0;
     for (int j = 0; j < 8; ++j) {
@@ -76,7 +99,7 @@ static inline void store_block(const TernaryRun<32> (&runs)[8], BlockIQ1_S& b) {
 }
 
 // weights: of all 256 elements. With the runs' scales as they are stored, the block's is fitted once more.
-static inline void store_block(const TernaryRun<16> (&runs)[16], const float* x, const float* weights,
+static inline void store_block(const TernaryRun<16>* runs, const float* x, const float* weights,
                                BlockIQ1_M& b) {
     b = {};
     float largest = 0;

@@ -139,15 +139,15 @@ struct NearestCandidate {
     bool clear;  // by the group's margin
 };
 
-// search::nearest_candidate.
+// search::nearest_candidate, when the levels stand for scale * values.
 template <class F, class V>
 BQ_INLINE NearestCandidate nearest_candidate(const GridNeighbours::List& list, const GridGroup& group,
-                                             float scale) {
+                                             float scale, const float* values) {
     using Float = typename V::Float;
     using Int = typename V::Int;
     alignas(32) float table[32];
     for (int i = 0; i < 32; i += V::kLanes) {
-        const Float value = V::mul(V::splat(scale), V::load(kTableIndices<F>.value + i));
+        const Float value = V::mul(V::splat(scale), V::load(values + i));
         const Float difference = V::sub(value, V::load(group.x + i));
         V::store(table + i, V::mul(V::mul(V::load(group.roots + i), difference), difference));
     }
@@ -261,7 +261,7 @@ BQ_INLINE uint32_t choose_points(const GridNeighbours& grid, const float* x, con
         } pending[8];
         NearestCandidate known[kLanes];
         const auto find = [&](int a) {
-            known[a] = nearest_candidate<F, V>(list, group, scales[a]);
+            known[a] = nearest_candidate<F, V>(list, group, scales[a], kTableIndices<F>.value);
             points[a] = static_cast<int32_t>(known[a].point);
         };
         int depth = 0;
@@ -295,7 +295,9 @@ BQ_INLINE ChosenPoint choose_point(const GridNeighbours& grid, const float* x, c
     GridGroup group;
     spread_group<F, V>(x, roots, group);
     group.margin = 0;
-    return {nearest_candidate<F, V>(encode::candidates(grid, code), group, scale).point, false};
+    return {
+        nearest_candidate<F, V>(encode::candidates(grid, code), group, scale, kTableIndices<F>.value).point,
+        false};
 }
 
 // The fits of all attempts.

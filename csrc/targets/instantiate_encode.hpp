@@ -3,6 +3,7 @@
 #pragma once
 
 #include "encode/lanes_grid.hpp"
+#include "encode/lanes_iq1.hpp"
 #include "encode/lanes_iq4.hpp"
 #include "encode/lanes_k_quants.hpp"
 #include "encode/lanes_legacy.hpp"
@@ -32,6 +33,8 @@ void fill_encoders(KernelTable& table) {
     set(Q4_K, encode_affine_k<S, V, BlockQ4_K>);
     set(Q5_K, encode_affine_k<S, V, BlockQ5_K>);
     set(Q6_K, encode_q6_k<S, V>);
+    set(IQ1_S, encode_ternary<encode::FormatIQ1_S, V, E>);
+    set(IQ1_M, encode_ternary<encode::FormatIQ1_M, V, E>);
     set(IQ2_XXS, encode_grid<encode::FormatIQ2_XXS, E>);
     set(IQ2_XS, encode_grid<encode::FormatIQ2_XS, E>);
     set(IQ2_S, encode_grid<encode::FormatIQ2_S, E>);
