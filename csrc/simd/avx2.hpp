@@ -32,12 +32,15 @@ struct Avx2 {
         return _mm256_and_si256(both, _mm256_set1_epi8(15));
     }
     static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
+        return _mm256_and_si256(bit_mask(load_as<uint32_t>(p)), splat(value));
+    }
+    // All ones in the bytes whose bit is set.
+    static BQ_INLINE Bytes bit_mask(uint32_t bits) {
         const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
                                                 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
         const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
-        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(load_as<int32_t>(p)), spread);
-        const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-        return _mm256_and_si256(set, splat(value));
+        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(bits)), spread);
+        return _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
     }
     static BQ_INLINE Bytes field(Bytes a, int from, int count, int to) {
         // Shifts of 16 bits: the mask keeps only bits that came from the same byte.
@@ -54,6 +57,21 @@ struct Avx2 {
 
     static BQ_INLINE Bytes load_nibbles_of_eights(const uint8_t* p) {
         return _mm256_permute4x64_epi64(load_nibbles(p), 0xd8);
+    }
+    static BQ_INLINE Bytes load_points(const int8_t (*table)[8], int a, int b, int c, int d) {
+        return _mm256_set_epi64x(load_as<int64_t>(table[d]), load_as<int64_t>(table[c]),
+                                 load_as<int64_t>(table[b]), load_as<int64_t>(table[a]));
+    }
+    static BQ_INLINE Bytes load_points(const int8_t (*table)[4], int a, int b, int c, int d, int e, int f,
+                                       int g, int h) {
+        return _mm256_setr_epi32(load_as<int32_t>(table[a]), load_as<int32_t>(table[b]),
+                                 load_as<int32_t>(table[c]), load_as<int32_t>(table[d]),
+                                 load_as<int32_t>(table[e]), load_as<int32_t>(table[f]),
+                                 load_as<int32_t>(table[g]), load_as<int32_t>(table[h]));
+    }
+    static BQ_INLINE Bytes negate(Bytes a, uint32_t bits) {
+        const __m256i mask = bit_mask(bits);
+        return _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask);
     }
     static BQ_INLINE Bytes load_pairs(const uint8_t* p) {
         const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5,

@@ -1,7 +1,7 @@
 // The vocabulary in AVX-512 (F, BW, DQ, VL, VNNI). What each operation does is written in scalar.hpp; what is
 // not here is as in AVX2. Chunks stay 32 bytes; decoded values fill 512-bit registers.
 //   dot_unsigned  vpdpbusd: four products a lane, no intermediate int16
-//   load_bits     the bits are a mask
+//   load_bits, negate  the bits are a mask
 #pragma once
 
 #include "simd/avx2.hpp"
@@ -15,6 +15,10 @@ struct Avx512 : Avx2 {
 
     static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
         return _mm256_maskz_mov_epi8(load_as<uint32_t>(p), splat(value));
+    }
+
+    static BQ_INLINE Bytes negate(Bytes a, uint32_t bits) {
+        return _mm256_mask_sub_epi8(a, bits, _mm256_setzero_si256(), a);
     }
 
     static BQ_INLINE Ints dot_unsigned(Bytes w, Bytes a) {

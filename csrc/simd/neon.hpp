@@ -44,11 +44,16 @@ struct Neon {
         return {vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8(v, 4)};
     }
     static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
-        const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+        const Bytes mask = bit_mask(load_as<uint32_t>(p));
         const uint8x16_t set = vdupq_n_u8(static_cast<uint8_t>(value));
-        const uint8x16_t low = vcombine_u8(vdup_n_u8(p[0]), vdup_n_u8(p[1]));
-        const uint8x16_t high = vcombine_u8(vdup_n_u8(p[2]), vdup_n_u8(p[3]));
-        return {vandq_u8(vtstq_u8(low, bit), set), vandq_u8(vtstq_u8(high, bit), set)};
+        return {vandq_u8(mask.low, set), vandq_u8(mask.high, set)};
+    }
+    // All ones in the bytes whose bit is set.
+    static BQ_INLINE Bytes bit_mask(uint32_t bits) {
+        const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+        const auto byte = [bits](int i)
+                              BQ_INLINE_LAMBDA { return vdup_n_u8(static_cast<uint8_t>(bits >> 8 * i)); };
+        return {vtstq_u8(vcombine_u8(byte(0), byte(1)), bit), vtstq_u8(vcombine_u8(byte(2), byte(3)), bit)};
     }
     static BQ_INLINE Bytes field(Bytes a, int from, int count, int to) {
         a = {shift(a.low, from - to), shift(a.high, from - to)};
@@ -71,6 +76,26 @@ struct Neon {
         const Bytes nibbles = load_nibbles(p);
         const uint64x2_t low = vreinterpretq_u64_u8(nibbles.low), high = vreinterpretq_u64_u8(nibbles.high);
         return {vreinterpretq_u8_u64(vzip1q_u64(low, high)), vreinterpretq_u8_u64(vzip2q_u64(low, high))};
+    }
+    static BQ_INLINE Bytes load_points(const int8_t (*table)[8], int a, int b, int c, int d) {
+        return {vcombine_u8(point(table[a]), point(table[b])), vcombine_u8(point(table[c]), point(table[d]))};
+    }
+    static BQ_INLINE Bytes load_points(const int8_t (*table)[4], int a, int b, int c, int d, int e, int f,
+                                       int g, int h) {
+        uint32x4_t low = vdupq_n_u32(load_as<uint32_t>(table[a])),
+                   high = vdupq_n_u32(load_as<uint32_t>(table[e]));
+        low = vsetq_lane_u32(load_as<uint32_t>(table[b]), low, 1);
+        low = vsetq_lane_u32(load_as<uint32_t>(table[c]), low, 2);
+        low = vsetq_lane_u32(load_as<uint32_t>(table[d]), low, 3);
+        high = vsetq_lane_u32(load_as<uint32_t>(table[f]), high, 1);
+        high = vsetq_lane_u32(load_as<uint32_t>(table[g]), high, 2);
+        high = vsetq_lane_u32(load_as<uint32_t>(table[h]), high, 3);
+        return {vreinterpretq_u8_u32(low), vreinterpretq_u8_u32(high)};
+    }
+    static BQ_INLINE Bytes negate(Bytes a, uint32_t bits) {
+        const Bytes mask = bit_mask(bits);
+        return {vsubq_u8(veorq_u8(a.low, mask.low), mask.low),
+                vsubq_u8(veorq_u8(a.high, mask.high), mask.high)};
     }
     static BQ_INLINE Bytes load_pairs(const uint8_t* p) {
         const int8x16_t right = vreinterpretq_s8_u32(vdupq_n_u32(0xfafcfe00u));  // by 0, 2, 4, 6
@@ -220,6 +245,7 @@ struct Neon {
     }
 
   private:
+    static BQ_INLINE uint8x8_t point(const int8_t* p) { return vreinterpret_u8_s8(vld1_s8(p)); }
     // Right for a positive count, left for a negative one, which are constants after inlining.
     static BQ_INLINE uint8x16_t shift(uint8x16_t a, int right) {
         switch (right) {

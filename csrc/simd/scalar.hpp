@@ -81,6 +81,21 @@ struct Scalar {
         for (int i = 0; i < 32; ++i) r.v[i] = p[i / 16 * 8 + i % 8] >> (i & 8) / 2 & 15;
         return r;
     }
+    // The four points of eight bytes, or eight points of four bytes, with these indices.
+    template <int kElements, class... Indices>
+    static inline Bytes load_points(const int8_t (*table)[kElements], Indices... index) {
+        static_assert(kElements * sizeof...(index) == 32);
+        const int at[] = {static_cast<int>(index)...};
+        Bytes r;
+        for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>(table[at[i / kElements]][i % kElements]);
+        return r;
+    }
+    // 0 - a in the bytes whose bit is set.
+    static inline Bytes negate(Bytes a, uint32_t bits) {
+        for (int i = 0; i < 32; ++i)
+            if (bits >> i & 1) a.v[i] = static_cast<uint8_t>(-a.v[i]);
+        return a;
+    }
     // 8 bytes as 32 pairs of bits, the first in the low bits of p[0].
     static inline Bytes load_pairs(const uint8_t* p) {
         Bytes r;

@@ -21,6 +21,14 @@ namespace {
 template <class S, FormatId id>
 struct Unpack;
 
+// The nibbles of a word in bytes of their own, the first in the low byte.
+static BQ_INLINE uint64_t spread_nibbles(uint32_t word) {
+    uint64_t v = word;
+    v = (v | v << 16) & 0x0000ffff0000ffffull;
+    v = (v | v << 8) & 0x00ff00ff00ff00ffull;
+    return (v | v << 4) & 0x0f0f0f0f0f0f0f0full;
+}
+
 // The formats of 32 elements: a float16 scale at byte 0, a float16 minimum at byte 2 if the format has
 // minima.
 template <class S, FormatId id>

@@ -6,14 +6,7 @@
 namespace bq {
 namespace {
 
-// The nibbles of a word in bytes of their own, the first in the low byte.
-static BQ_INLINE uint64_t spread_nibbles(uint32_t word) {
-    uint64_t v = word;
-    v = (v | v << 16) & 0x0000ffff0000ffffull;
-    v = (v | v << 8) & 0x00ff00ff00ff00ffull;
-    return (v | v << 4) & 0x0f0f0f0f0f0f0f0full;
-}
-// The same for eight pairs of bits.
+// The eight pairs of bits of a word in bytes of their own.
 static BQ_INLINE uint64_t spread_pairs(uint16_t word) {
     uint64_t v = word;
     v = (v | v << 24) & 0x000000ff000000ffull;

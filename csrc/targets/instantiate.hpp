@@ -4,6 +4,7 @@
 
 #include "decode/decode.hpp"
 #include "matmul/quantize_activations.hpp"
+#include "simd/unpack_iq.hpp"
 #include "simd/unpack_lookup.hpp"
 #include "simd/unpack_low_bit.hpp"
 #include "targets/kernels.hpp"
@@ -49,6 +50,7 @@ void fill_table(KernelTable& table, const char* isa) {
     fill_float_formats<S>(table);
     fill_block_formats<S, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
     fill_block_formats<S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
+    fill_block_formats<S, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S>(table);
     table.quantize_activations = quantize_activations<S>;
     table.transformer = transformer_kernels();
 }

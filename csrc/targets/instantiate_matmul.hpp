@@ -6,6 +6,7 @@
 #include "matmul/dot_f32.hpp"
 #include "matmul/gemm.hpp"
 #include "matmul/gemm_f32.hpp"
+#include "simd/unpack_iq.hpp"
 #include "simd/unpack_lookup.hpp"
 #include "simd/unpack_low_bit.hpp"
 #include "targets/kernels.hpp"
@@ -53,6 +54,7 @@ void fill_matmuls(KernelTable& table) {
     fill_float_matmul<S, T, BF16>(table);
     fill_block_matmuls<S, T, B, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
     fill_block_matmuls<S, T, B, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
+    fill_block_matmuls<S, T, B, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S>(table);
 }
 
 }  // namespace

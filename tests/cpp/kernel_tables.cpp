@@ -77,6 +77,20 @@ void reference_decode(FormatId id, const uint8_t* row, float* out, int64_t k) {
             return decode_row<Q5_K>(row, out, k);
         case Q6_K:
             return decode_row<Q6_K>(row, out, k);
+        case IQ1_S:
+            return decode_row<IQ1_S>(row, out, k);
+        case IQ1_M:
+            return decode_row<IQ1_M>(row, out, k);
+        case IQ2_XXS:
+            return decode_row<IQ2_XXS>(row, out, k);
+        case IQ2_XS:
+            return decode_row<IQ2_XS>(row, out, k);
+        case IQ2_S:
+            return decode_row<IQ2_S>(row, out, k);
+        case IQ3_XXS:
+            return decode_row<IQ3_XXS>(row, out, k);
+        case IQ3_S:
+            return decode_row<IQ3_S>(row, out, k);
         case IQ4_NL:
             return decode_row<IQ4_NL>(row, out, k);
         case IQ4_XS:
@@ -127,11 +141,26 @@ void set_scales(FormatId id, uint8_t* block, Rng& rng) {
             return put(0), put(2);
         case Q6_K:
             return put(offsetof(BlockQ6_K, d));
+        case IQ1_S:
+        case IQ2_XXS:
+        case IQ2_XS:
+        case IQ2_S:
+        case IQ3_XXS:
+        case IQ3_S:
         case IQ4_NL:
         case IQ4_XS:
         case Q1_0:
         case Q2_0:
             return put(0);
+        case IQ1_M: {  // in the top nibbles of four words
+            uint16_t words[4];
+            std::memcpy(words, block + offsetof(BlockIQ1_M, scales), 8);
+            const uint16_t d = f32_to_f16(0.01f * rng.uniform());
+            for (int i = 0; i < 4; ++i)
+                words[i] = static_cast<uint16_t>((words[i] & 0xfff) | (d >> 4 * i & 15) << 12);
+            std::memcpy(block + offsetof(BlockIQ1_M, scales), words, 8);
+            return;
+        }
         case TQ1_0:
             return put(offsetof(BlockTQ1_0, d));
         case TQ2_0:
