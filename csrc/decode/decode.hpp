@@ -2,7 +2,7 @@
 // instruction set, so a multiplication, rounded, and a subtraction, rounded; never fused.
 #pragma once
 
-#include "simd/unpack.hpp"
+#include "simd/levels.hpp"
 
 namespace bq {
 namespace {
@@ -13,6 +13,11 @@ struct OutF32 {
     static BQ_INLINE void store(float* out, typename S::Wide v) {
         S::store_f32(out, v);
     }
+    template <class S>
+    static BQ_INLINE void store(float* out, typename S::Wide a, typename S::Wide b) {
+        S::store_f32(out, a);
+        S::store_f32(out + S::kWide, b);
+    }
 };
 struct OutF16 {
     using Element = uint16_t;
@@ -20,12 +25,21 @@ struct OutF16 {
     static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
         S::store_f16(out, v);
     }
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
+        S::store_f16(out, a);
+        S::store_f16(out + S::kWide, b);
+    }
 };
 struct OutBF16 {
     using Element = uint16_t;
     template <class S>
     static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
         S::store_bf16(out, v);
+    }
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
+        S::store_bf16(out, a, b);
     }
 };
 
@@ -63,15 +77,71 @@ BQ_INLINE void blocks_values(const uint8_t* w, Body&& body) {
     });
 }
 
+// The same stored, two vectors at a time.
+template <class S, FormatId id, int kBlocks, class Out>
+BQ_INLINE void decode_blocks(const uint8_t* w, typename Out::Element* out) {
+    typename S::Wide first = S::wide_zero();
+    blocks_values<S, id, kBlocks>(w, [&](int j, int i, typename S::Wide v) BQ_INLINE_LAMBDA {
+        if (i % 2 == 0)
+            first = v;
+        else
+            Out::template store<S>(out + j * 32 + (i - 1) * S::kWide, first, v);
+    });
+}
+
+// kBlocks blocks to 16-bit floats by way of tables of the values of each run.
+template <class S, FormatId id, int kBlocks, class Out>
+BQ_INLINE void decode_blocks_by_level(const uint8_t* w, uint16_t* out) {
+    using F = Unpack<S, id>;
+    using L = Levels<S, id>;
+    using Form = CommonForm<id>;
+    static constexpr LevelFloats<S, id> kFloats;
+    constexpr int kRunsPerChunk = 32 / F::kRun, kChunksPerBlock = Form::elements / 32;
+    constexpr int kChunks = kBlocks * kChunksPerBlock, kEntries = kRunsPerChunk * L::kCount;
+    constexpr int kVectors = (kChunks * kEntries + S::kWide - 1) / S::kWide;
+    static_assert(kEntries <= 16);
+
+    typename S::Floats scale[2], minimum[2];
+    F::template scales<kBlocks>(w, scale, minimum);
+    float scales[8 * kRunsPerChunk], minima[8 * kRunsPerChunk];
+    for (int i = 0; i < kRunsPerChunk; ++i) {
+        S::store8(scales + 8 * i, scale[i]);
+        if constexpr (Form::has_minima) S::store8(minima + 8 * i, minimum[i]);
+    }
+    keep_in_memory(scales);
+    if constexpr (Form::has_minima) keep_in_memory(minima);
+
+    uint16_t table[kVectors * S::kWide];
+    const auto values = [&](int i) BQ_INLINE_LAMBDA {
+        const int run = i * S::kWide / L::kCount, first = i * S::kWide % L::kCount;
+        const auto v =
+            S::mul(S::load_f32(kFloats.v + first), S::template repeat_each<L::kCount>(scales + run));
+        if constexpr (!Form::has_minima) return v;
+        return S::sub(v, S::template repeat_each<L::kCount>(minima + run));
+    };
+    S::template repeat<kVectors / 2>([&](int i) BQ_INLINE_LAMBDA {
+        Out::template store<S>(table + 2 * i * S::kWide, values(2 * i), values(2 * i + 1));
+    });
+    if constexpr (kVectors % 2 == 1)
+        Out::template store<S>(table + (kVectors - 1) * S::kWide, values(kVectors - 1));
+    keep_in_memory(table);
+    S::template repeat<kChunks>([&](int j) BQ_INLINE_LAMBDA {
+        auto index = L::index(w + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
+        if constexpr (kRunsPerChunk == 2) index = S::bit_or(index, S::bits(0xffff0000u, L::kCount));
+        S::template look_up<kEntries>(out + j * 32, table + j * kEntries, index);
+    });
+}
+
 template <class S, FormatId id, class Out>
 void decode_row_of(const uint8_t* w, typename Out::Element* out, int64_t k) {
     using Form = CommonForm<id>;
     constexpr int kGroup = 256 / Form::elements;
     const auto step = [&](auto blocks) BQ_INLINE_LAMBDA {
         constexpr int kBlocks = decltype(blocks)::value;
-        blocks_values<S, id, kBlocks>(w, [&](int j, int i, typename S::Wide v) BQ_INLINE_LAMBDA {
-            Out::template store<S>(out + j * 32 + i * S::kWide, v);
-        });
+        if constexpr (S::kLooksUp && sizeof(typename Out::Element) == 2 && Levels<S, id>::kCount != 0)
+            decode_blocks_by_level<S, id, kBlocks, Out>(w, out);
+        else
+            decode_blocks<S, id, kBlocks, Out>(w, out);
         w += kBlocks * Form::bytes;
         out += kBlocks * Form::elements;
     };

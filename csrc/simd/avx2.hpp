@@ -31,8 +31,8 @@ struct Avx2 {
         const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm_srli_epi16(low, 4), 1);
         return _mm256_and_si256(both, _mm256_set1_epi8(15));
     }
-    static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
-        return _mm256_and_si256(bit_mask(load_as<uint32_t>(p)), splat(value));
+    static BQ_INLINE Bytes bits(uint32_t set, int value) {
+        return _mm256_and_si256(bit_mask(set), splat(value));
     }
     // All ones in the bytes whose bit is set.
     static BQ_INLINE Bytes bit_mask(uint32_t bits) {
@@ -69,8 +69,7 @@ struct Avx2 {
                                  load_as<int32_t>(table[e]), load_as<int32_t>(table[f]),
                                  load_as<int32_t>(table[g]), load_as<int32_t>(table[h]));
     }
-    static BQ_INLINE Bytes negate(Bytes a, uint32_t bits) {
-        const __m256i mask = bit_mask(bits);
+    static BQ_INLINE Bytes negate(Bytes a, Bytes mask) {
         return _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask);
     }
     static BQ_INLINE Bytes load_pairs(const uint8_t* p) {
@@ -225,6 +224,44 @@ struct Avx2 {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                          _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
     }
+    static BQ_INLINE void store_bf16(uint16_t* p, Wide a, Wide b) {
+        const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(rounded_to_bf16(a), 16),
+                                                   _mm256_srli_epi32(rounded_to_bf16(b), 16));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+    }
+    // Each of the floats p[0], p[1], ... kTimes times.
+    static constexpr bool kLooksUp = true;
+    template <int kTimes>
+    static BQ_INLINE Wide repeat_each(const float* p) {
+        if constexpr (kTimes == 4) return load_pair(p);
+        return splat8(*p);
+    }
+    // table[i] for each byte i of 32, which is below kCount. Bytes are looked up, the low and the high ones.
+    template <int kCount>
+    static BQ_INLINE void look_up(uint16_t* out, const uint16_t* table, Bytes i) {
+        __m256i low, high;
+        const __m256i low_byte = _mm256_set1_epi16(255);
+        if constexpr (kCount == 16) {
+            const __m256i entries = load(table);
+            const __m256i bytes =
+                _mm256_packus_epi16(_mm256_and_si256(entries, low_byte), _mm256_srli_epi16(entries, 8));
+            low = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(bytes, 0x88), i);
+            high = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(bytes, 0xdd), i);
+        } else {
+            const __m256i entries = _mm256_broadcastsi128_si256(
+                kCount == 8 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(table))
+                            : _mm_loadl_epi64(reinterpret_cast<const __m128i*>(table)));
+            const __m256i bytes =
+                _mm256_packus_epi16(_mm256_and_si256(entries, low_byte), _mm256_srli_epi16(entries, 8));
+            low = _mm256_shuffle_epi8(bytes, i);
+            high = _mm256_shuffle_epi8(bytes, _mm256_or_si256(i, splat(8)));
+        }
+        const __m256i outer = _mm256_unpacklo_epi8(low, high);  // elements 0-7 and 16-23
+        const __m256i inner = _mm256_unpackhi_epi8(low, high);
+        __m256i* to = reinterpret_cast<__m256i*>(out);
+        _mm256_storeu_si256(to, _mm256_permute2x128_si256(outer, inner, 0x20));
+        _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(outer, inner, 0x31));
+    }
     static BQ_INLINE float wide_sum(Wide a) { return sum(a); }
 
     // ---- activations
@@ -258,6 +295,16 @@ struct Avx2 {
         __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
         s = _mm_hadd_epi32(s, s);
         return {_mm_cvtsi128_si32(s), _mm_extract_epi32(s, 1)};
+    }
+
+  private:
+    // The upper halves are the rounded bfloat16; quiet NaNs stay as they are.
+    static BQ_INLINE __m256i rounded_to_bf16(__m256 a) {
+        const __m256i bits = _mm256_castps_si256(a);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        const __m256i ordered = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_ORD_Q));
+        return _mm256_add_epi32(bits, _mm256_and_si256(half, ordered));
     }
 };
 

@@ -1,7 +1,7 @@
 // The vocabulary in AVX-512 (F, BW, DQ, VL, VNNI). What each operation does is written in scalar.hpp; what is
 // not here is as in AVX2. Chunks stay 32 bytes; decoded values fill 512-bit registers.
 //   dot_unsigned  vpdpbusd: four products a lane, no intermediate int16
-//   load_bits, negate  the bits are a mask
+//   bits, bit_mask  the bits are a mask
 #pragma once
 
 #include "simd/avx2.hpp"
@@ -13,13 +13,9 @@ struct Avx512 : Avx2 {
     static constexpr int kWide = 16;
     using Wide = __m512;
 
-    static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
-        return _mm256_maskz_mov_epi8(load_as<uint32_t>(p), splat(value));
-    }
+    static BQ_INLINE Bytes bits(uint32_t set, int value) { return _mm256_maskz_mov_epi8(set, splat(value)); }
 
-    static BQ_INLINE Bytes negate(Bytes a, uint32_t bits) {
-        return _mm256_mask_sub_epi8(a, bits, _mm256_setzero_si256(), a);
-    }
+    static BQ_INLINE Bytes bit_mask(uint32_t set) { return _mm256_movm_epi8(set); }
 
     static BQ_INLINE Ints dot_unsigned(Bytes w, Bytes a) {
         return _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, a);
@@ -62,8 +58,44 @@ struct Avx512 : Avx2 {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
     }
+    static BQ_INLINE void store_bf16(uint16_t* p, Wide a, Wide b) {
+        const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33,
+                                               31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+        _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded_to_bf16(a), upper, rounded_to_bf16(b)));
+    }
+    template <int kTimes>
+    static BQ_INLINE Wide repeat_each(const float* p) {
+        if constexpr (kTimes == 4) {
+            const __m512i each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            return _mm512_permutexvar_ps(each, _mm512_castps128_ps512(_mm_loadu_ps(p)));
+        } else if constexpr (kTimes == 8) {
+            return _mm512_mask_broadcastss_ps(_mm512_set1_ps(p[0]), 0xff00, _mm_load_ss(p + 1));
+        } else {
+            return _mm512_set1_ps(*p);
+        }
+    }
+    template <int kCount>
+    static BQ_INLINE void look_up(uint16_t* out, const uint16_t* table, Bytes i) {
+        __m512i entries;
+        if constexpr (kCount == 16)
+            entries = _mm512_castsi256_si512(load(table));
+        else
+            entries = _mm512_castsi128_si512(kCount == 8
+                                                 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(table))
+                                                 : _mm_loadl_epi64(reinterpret_cast<const __m128i*>(table)));
+        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(i), entries));
+    }
     static BQ_INLINE float wide_sum(Wide a) {
         return Avx2::sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    }
+
+  private:
+    // The upper halves are the rounded bfloat16; quiet NaNs stay as they are.
+    static BQ_INLINE __m512i rounded_to_bf16(__m512 a) {
+        const __m512i bits = _mm512_castps_si512(a);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+        return _mm512_mask_add_epi32(bits, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), bits, half);
     }
 };
 

@@ -27,10 +27,10 @@
 namespace bq {
 namespace {
 
-// The compiler must take these floats from memory: for a vector that is stored and then read lane by lane,
+// The compiler must take these numbers from memory: for a vector that is stored and then read lane by lane,
 // gcc would rather shuffle registers, which costs more than loads that broadcast.
-template <int N>
-BQ_INLINE void keep_in_memory([[maybe_unused]] float (&values)[N]) {
+template <class T, int N>
+BQ_INLINE void keep_in_memory([[maybe_unused]] T (&values)[N]) {
 #if defined(__GNUC__)
     __asm__("" : "+m"(values));
 #endif

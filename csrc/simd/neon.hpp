@@ -43,10 +43,10 @@ struct Neon {
         const uint8x16_t v = vld1q_u8(p);
         return {vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8(v, 4)};
     }
-    static BQ_INLINE Bytes load_bits(const uint8_t* p, int value) {
-        const Bytes mask = bit_mask(load_as<uint32_t>(p));
-        const uint8x16_t set = vdupq_n_u8(static_cast<uint8_t>(value));
-        return {vandq_u8(mask.low, set), vandq_u8(mask.high, set)};
+    static BQ_INLINE Bytes bits(uint32_t set, int value) {
+        const Bytes mask = bit_mask(set);
+        const uint8x16_t v = vdupq_n_u8(static_cast<uint8_t>(value));
+        return {vandq_u8(mask.low, v), vandq_u8(mask.high, v)};
     }
     // All ones in the bytes whose bit is set.
     static BQ_INLINE Bytes bit_mask(uint32_t bits) {
@@ -92,8 +92,7 @@ struct Neon {
         high = vsetq_lane_u32(load_as<uint32_t>(table[h]), high, 3);
         return {vreinterpretq_u8_u32(low), vreinterpretq_u8_u32(high)};
     }
-    static BQ_INLINE Bytes negate(Bytes a, uint32_t bits) {
-        const Bytes mask = bit_mask(bits);
+    static BQ_INLINE Bytes negate(Bytes a, Bytes mask) {
         return {vsubq_u8(veorq_u8(a.low, mask.low), mask.low),
                 vsubq_u8(veorq_u8(a.high, mask.high), mask.high)};
     }
@@ -219,6 +218,11 @@ struct Neon {
     static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {
         vst1q_u16(p, vcombine_u16(to_bf16(a.low), to_bf16(a.high)));
     }
+    static BQ_INLINE void store_bf16(uint16_t* p, Wide a, Wide b) {
+        store_bf16(p, a);
+        store_bf16(p + kWide, b);
+    }
+    static constexpr bool kLooksUp = false;
     static BQ_INLINE float wide_sum(Wide a) { return sum(a); }
 
     // ---- activations

@@ -50,10 +50,10 @@ struct Scalar {
         for (int i = 0; i < 16; ++i) r.v[i + 16] = p[i] >> 4;
         return r;
     }
-    // 32 bits, the first in bit 0 of p[0]: the byte is `value` where the bit is set, else 0.
-    static inline Bytes load_bits(const uint8_t* p, int value) {
+    // The byte is `value` where the bit is set, else 0.
+    static inline Bytes bits(uint32_t set, int value) {
         Bytes r;
-        for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>((p[i / 8] >> i % 8 & 1) * value);
+        for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>((set >> i & 1) * value);
         return r;
     }
     // The bits from .. from + count - 1 of each byte, moved to bit `to`, all others 0.
@@ -75,6 +75,8 @@ struct Scalar {
         return i;
     }
 
+    // All ones in the bytes whose bit is set.
+    static inline Bytes bit_mask(uint32_t set) { return bits(set, 255); }
     // 16 bytes: of each eight their low nibbles, then their high nibbles.
     static inline Bytes load_nibbles_of_eights(const uint8_t* p) {
         Bytes r;
@@ -90,10 +92,9 @@ struct Scalar {
         for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>(table[at[i / kElements]][i % kElements]);
         return r;
     }
-    // 0 - a in the bytes whose bit is set.
-    static inline Bytes negate(Bytes a, uint32_t bits) {
-        for (int i = 0; i < 32; ++i)
-            if (bits >> i & 1) a.v[i] = static_cast<uint8_t>(-a.v[i]);
+    // 0 - a in the bytes whose mask is all ones, a where it is zero.
+    static inline Bytes negate(Bytes a, Bytes mask) {
+        for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint8_t>((a.v[i] ^ mask.v[i]) - mask.v[i]);
         return a;
     }
     // 8 bytes as 32 pairs of bits, the first in the low bits of p[0].
@@ -242,6 +243,13 @@ struct Scalar {
     static inline void store_bf16(uint16_t* p, Wide a) {
         for (int i = 0; i < 8; ++i) p[i] = f32_to_bf16(a.v[i]);
     }
+    // Two vectors without signalling NaNs.
+    static inline void store_bf16(uint16_t* p, Wide a, Wide b) {
+        store_bf16(p, a);
+        store_bf16(p + kWide, b);
+    }
+    // Whether the vocabulary has look_up and repeat_each, below.
+    static constexpr bool kLooksUp = false;
     static inline float wide_sum(Wide a) { return sum(a); }
 
     // ---- activations

@@ -21,6 +21,8 @@ namespace {
 template <class S, FormatId id>
 struct Unpack;
 
+inline constexpr uint64_t kOneInEachByte = 0x0101010101010101ull;
+
 // The nibbles of a word in bytes of their own, the first in the low byte.
 static BQ_INLINE uint64_t spread_nibbles(uint32_t word) {
     uint64_t v = word;
@@ -67,7 +69,7 @@ struct Unpack<S, FormatId::Q5_0> : LegacyScales<S, FormatId::Q5_0> {
     static constexpr bool kSigned = false;
     static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, [[maybe_unused]] int j) {
         return S::bit_or(S::load_nibbles(b + offsetof(BlockQ5_0, qs)),
-                         S::load_bits(b + offsetof(BlockQ5_0, qh), 16));
+                         S::bits(load_as<uint32_t>(b + offsetof(BlockQ5_0, qh)), 16));
     }
 };
 
@@ -77,7 +79,7 @@ struct Unpack<S, FormatId::Q5_1> : LegacyScales<S, FormatId::Q5_1> {
     static constexpr bool kSigned = false;
     static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, [[maybe_unused]] int j) {
         return S::bit_or(S::load_nibbles(b + offsetof(BlockQ5_1, qs)),
-                         S::load_bits(b + offsetof(BlockQ5_1, qh), 16));
+                         S::bits(load_as<uint32_t>(b + offsetof(BlockQ5_1, qh)), 16));
     }
 };
 

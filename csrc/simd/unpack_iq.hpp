@@ -7,16 +7,11 @@
 namespace bq {
 namespace {
 
-inline constexpr uint64_t kOneInEachByte = 0x0101010101010101ull;
-
-// The signs of 32 elements from the four times seven bits that are stored (codebooks::even_signs).
-static BQ_INLINE uint32_t even_signs_of_four(uint32_t stored) {
-    const uint32_t signs =
-        (stored & 0x7f) | (stored & 0x3f80) << 1 | (stored & 0x1fc000) << 2 | (stored & 0xfe00000) << 3;
-    uint32_t parity = signs ^ signs >> 4;
-    parity ^= parity >> 2;
-    parity ^= parity >> 1;
-    return signs | (parity & 0x01010101) << 7;
+// The signs of 32 elements, as masks, from the four times seven bits that are stored.
+template <class S>
+static BQ_INLINE typename S::Bytes even_signs_of_four(uint32_t stored) {
+    return S::load_points(codebooks::kEvenSignMasks.at, stored & 127, stored >> 7 & 127, stored >> 14 & 127,
+                          stored >> 21 & 127);
 }
 
 // The scales of eight runs whose integers are odd: twice the byte, plus one.
@@ -40,14 +35,25 @@ static BQ_INLINE void nibble_scales(const uint8_t* d, const uint8_t* packed, typ
     scale[1] = odd_scales<S>(eighth, spread_nibbles(load_as<uint32_t>(packed + 4)));
 }
 
-template <class S>
-struct Unpack<S, FormatId::IQ2_XXS> {
-    static constexpr int kRun = 32, kOffset = 0;
+// Magnitudes points(b, j) and masks signs(b, j), all ones for the negative elements.
+template <class S, FormatId id>
+struct SignedPoints {
+    static constexpr int kOffset = 0;
     static constexpr bool kSigned = true;
     static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
-        const uint8_t* run = b + offsetof(BlockIQ2_XXS, runs) + 8 * j;
-        const auto points = S::load_points(codebooks::iq2_xxs::kPoints.at, run[0], run[1], run[2], run[3]);
-        return S::negate(points, even_signs_of_four(load_as<uint32_t>(run + 4)));
+        return S::negate(Unpack<S, id>::points(b, j), Unpack<S, id>::signs(b, j));
+    }
+};
+
+template <class S>
+struct Unpack<S, FormatId::IQ2_XXS> : SignedPoints<S, FormatId::IQ2_XXS> {
+    static constexpr int kRun = 32;
+    static BQ_INLINE typename S::Bytes points(const uint8_t* b, int j) {
+        const uint8_t* qs = b + offsetof(BlockIQ2_XXS, runs) + 8 * j;
+        return S::load_points(codebooks::iq2_xxs::kPoints.at, qs[0], qs[1], qs[2], qs[3]);
+    }
+    static BQ_INLINE typename S::Bytes signs(const uint8_t* b, int j) {
+        return even_signs_of_four<S>(load_as<uint32_t>(b + offsetof(BlockIQ2_XXS, runs) + 8 * j + 4));
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
@@ -57,15 +63,17 @@ struct Unpack<S, FormatId::IQ2_XXS> {
 };
 
 template <class S>
-struct Unpack<S, FormatId::IQ2_XS> {
-    static constexpr int kRun = 16, kOffset = 0;
-    static constexpr bool kSigned = true;
-    static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
+struct Unpack<S, FormatId::IQ2_XS> : SignedPoints<S, FormatId::IQ2_XS> {
+    static constexpr int kRun = 16;
+    static BQ_INLINE typename S::Bytes points(const uint8_t* b, int j) {
         const uint64_t v = load_as<uint64_t>(b + offsetof(BlockIQ2_XS, qs) + 8 * j);
-        const auto points = S::load_points(codebooks::iq2_xs::kPoints.at, v & 511, v >> 16 & 511,
-                                           v >> 32 & 511, v >> 48 & 511);
-        const uint64_t signs = (v >> 9 & 0x7f) | (v >> 18 & 0x3f80) | (v >> 27 & 0x1fc000) | v >> 57 << 21;
-        return S::negate(points, even_signs_of_four(static_cast<uint32_t>(signs)));
+        return S::load_points(codebooks::iq2_xs::kPoints.at, v & 511, v >> 16 & 511, v >> 32 & 511,
+                              v >> 48 & 511);
+    }
+    static BQ_INLINE typename S::Bytes signs(const uint8_t* b, int j) {
+        const uint64_t v = load_as<uint64_t>(b + offsetof(BlockIQ2_XS, qs) + 8 * j);
+        return S::load_points(codebooks::kEvenSignMasks.at, v >> 9 & 127, v >> 25 & 127, v >> 41 & 127,
+                              v >> 57);
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
@@ -74,16 +82,17 @@ struct Unpack<S, FormatId::IQ2_XS> {
 };
 
 template <class S>
-struct Unpack<S, FormatId::IQ2_S> {
-    static constexpr int kRun = 16, kOffset = 0;
-    static constexpr bool kSigned = true;
-    static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
+struct Unpack<S, FormatId::IQ2_S> : SignedPoints<S, FormatId::IQ2_S> {
+    static constexpr int kRun = 16;
+    static BQ_INLINE typename S::Bytes points(const uint8_t* b, int j) {
         const uint8_t* qs = b + offsetof(BlockIQ2_S, qs) + 4 * j;
         const unsigned high = b[offsetof(BlockIQ2_S, qh) + j];
-        const auto points = S::load_points(codebooks::iq2_s::kPoints.at, qs[0] | (high << 8 & 0x300),
-                                           qs[1] | (high << 6 & 0x300), qs[2] | (high << 4 & 0x300),
-                                           qs[3] | (high << 2 & 0x300));
-        return S::negate(points, load_as<uint32_t>(b + offsetof(BlockIQ2_S, signs) + 4 * j));
+        return S::load_points(codebooks::iq2_s::kPoints.at, qs[0] | (high << 8 & 0x300),
+                              qs[1] | (high << 6 & 0x300), qs[2] | (high << 4 & 0x300),
+                              qs[3] | (high << 2 & 0x300));
+    }
+    static BQ_INLINE typename S::Bytes signs(const uint8_t* b, int j) {
+        return S::bit_mask(load_as<uint32_t>(b + offsetof(BlockIQ2_S, signs) + 4 * j));
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
@@ -92,15 +101,15 @@ struct Unpack<S, FormatId::IQ2_S> {
 };
 
 template <class S>
-struct Unpack<S, FormatId::IQ3_XXS> {
-    static constexpr int kRun = 32, kOffset = 0;
-    static constexpr bool kSigned = true;
-    static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
+struct Unpack<S, FormatId::IQ3_XXS> : SignedPoints<S, FormatId::IQ3_XXS> {
+    static constexpr int kRun = 32;
+    static BQ_INLINE typename S::Bytes points(const uint8_t* b, int j) {
         const uint8_t* qs = b + offsetof(BlockIQ3_XXS, qs) + 8 * j;
-        const auto points = S::load_points(codebooks::iq3_xxs::kPoints.at, qs[0], qs[1], qs[2], qs[3], qs[4],
-                                           qs[5], qs[6], qs[7]);
-        return S::negate(
-            points, even_signs_of_four(load_as<uint32_t>(b + offsetof(BlockIQ3_XXS, signs_scale) + 4 * j)));
+        return S::load_points(codebooks::iq3_xxs::kPoints.at, qs[0], qs[1], qs[2], qs[3], qs[4], qs[5], qs[6],
+                              qs[7]);
+    }
+    static BQ_INLINE typename S::Bytes signs(const uint8_t* b, int j) {
+        return even_signs_of_four<S>(load_as<uint32_t>(b + offsetof(BlockIQ3_XXS, signs_scale) + 4 * j));
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
@@ -110,17 +119,18 @@ struct Unpack<S, FormatId::IQ3_XXS> {
 };
 
 template <class S>
-struct Unpack<S, FormatId::IQ3_S> {
-    static constexpr int kRun = 32, kOffset = 0;
-    static constexpr bool kSigned = true;
-    static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
+struct Unpack<S, FormatId::IQ3_S> : SignedPoints<S, FormatId::IQ3_S> {
+    static constexpr int kRun = 32;
+    static BQ_INLINE typename S::Bytes points(const uint8_t* b, int j) {
         const uint8_t* qs = b + offsetof(BlockIQ3_S, qs) + 8 * j;
         const unsigned high = b[offsetof(BlockIQ3_S, qh) + j];
-        const auto points =
-            S::load_points(codebooks::iq3_s::kPoints.at, qs[0] | (high << 8 & 256), qs[1] | (high << 7 & 256),
-                           qs[2] | (high << 6 & 256), qs[3] | (high << 5 & 256), qs[4] | (high << 4 & 256),
-                           qs[5] | (high << 3 & 256), qs[6] | (high << 2 & 256), qs[7] | (high << 1 & 256));
-        return S::negate(points, load_as<uint32_t>(b + offsetof(BlockIQ3_S, signs) + 4 * j));
+        return S::load_points(codebooks::iq3_s::kPoints.at, qs[0] | (high << 8 & 256),
+                              qs[1] | (high << 7 & 256), qs[2] | (high << 6 & 256), qs[3] | (high << 5 & 256),
+                              qs[4] | (high << 4 & 256), qs[5] | (high << 3 & 256), qs[6] | (high << 2 & 256),
+                              qs[7] | (high << 1 & 256));
+    }
+    static BQ_INLINE typename S::Bytes signs(const uint8_t* b, int j) {
+        return S::bit_mask(load_as<uint32_t>(b + offsetof(BlockIQ3_S, signs) + 4 * j));
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
@@ -129,23 +139,29 @@ struct Unpack<S, FormatId::IQ3_S> {
     }
 };
 
-// Four ternary points in eighths, moved down where `down` is set and up elsewhere.
-template <class S>
-static BQ_INLINE typename S::Bytes shifted_points(int a, int b, int c, int d, uint32_t down) {
-    const auto points = S::load_points(codebooks::iq1_s::kPoints.at, a, b, c, d);
-    return S::sub(points, S::negate(S::splat(-1), down));
-}
-
-template <class S>
-struct Unpack<S, FormatId::IQ1_S> {
-    static constexpr int kRun = 32, kOffset = 0;
+// Ternary points in eighths, points(b, j), moved up where the mask up(b, j) is set and down elsewhere.
+template <class S, FormatId id>
+struct ShiftedPoints {
+    static constexpr int kOffset = 0;
     static constexpr bool kSigned = true;
     static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
+        const auto shift = S::bit_or(Unpack<S, id>::up(b, j), S::splat(1));  // -1 or 1
+        return S::sub(Unpack<S, id>::points(b, j), shift);
+    }
+};
+
+template <class S>
+struct Unpack<S, FormatId::IQ1_S> : ShiftedPoints<S, FormatId::IQ1_S> {
+    static constexpr int kRun = 32;
+    static BQ_INLINE typename S::Bytes points(const uint8_t* b, int j) {
         const uint8_t* qs = b + offsetof(BlockIQ1_S, qs) + 4 * j;
         const int high = load_as<uint16_t>(b + offsetof(BlockIQ1_S, qh) + 2 * j);
-        return shifted_points<S>(qs[0] | (high << 8 & 0x700), qs[1] | (high << 5 & 0x700),
-                                 qs[2] | (high << 2 & 0x700), qs[3] | (high >> 1 & 0x700),
-                                 high >> 15 ? ~0u : 0u);
+        return S::load_points(codebooks::iq1_s::kPoints.at, qs[0] | (high << 8 & 0x700),
+                              qs[1] | (high << 5 & 0x700), qs[2] | (high << 2 & 0x700),
+                              qs[3] | (high >> 1 & 0x700));
+    }
+    static BQ_INLINE typename S::Bytes up(const uint8_t* b, int j) {
+        return S::splat((b[offsetof(BlockIQ1_S, qh) + 2 * j + 1] >> 7) - 1);
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
@@ -157,17 +173,20 @@ struct Unpack<S, FormatId::IQ1_S> {
 };
 
 template <class S>
-struct Unpack<S, FormatId::IQ1_M> {
-    static constexpr int kRun = 16, kOffset = 0;
-    static constexpr bool kSigned = true;
-    static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
+struct Unpack<S, FormatId::IQ1_M> : ShiftedPoints<S, FormatId::IQ1_M> {
+    static constexpr int kRun = 16;
+    static BQ_INLINE typename S::Bytes points(const uint8_t* b, int j) {
         const uint8_t* qs = b + offsetof(BlockIQ1_M, qs) + 4 * j;
         const int high = load_as<uint16_t>(b + offsetof(BlockIQ1_M, qh) + 2 * j);
+        return S::load_points(codebooks::iq1_s::kPoints.at, qs[0] | (high << 8 & 0x700),
+                              qs[1] | (high << 4 & 0x700), qs[2] | (high & 0x700),
+                              qs[3] | (high >> 4 & 0x700));
+    }
+    static BQ_INLINE typename S::Bytes up(const uint8_t* b, int j) {
         // Bits 3, 7, 11 and 15 to one in each byte, and from there to the whole byte.
-        const uint32_t down =
-            (high >> 3 & 1) | (high << 1 & 0x100) | (high << 5 & 0x10000) | high >> 15 << 24;
-        return shifted_points<S>(qs[0] | (high << 8 & 0x700), qs[1] | (high << 4 & 0x700),
-                                 qs[2] | (high & 0x700), qs[3] | (high >> 4 & 0x700), down * 255);
+        const uint32_t high = load_as<uint16_t>(b + offsetof(BlockIQ1_M, qh) + 2 * j) ^ 0xffffu;
+        const uint32_t one = (high >> 3 & 1) | (high << 1 & 0x100) | (high << 5 & 0x10000) | high >> 15 << 24;
+        return S::bit_mask(one * 255);
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
@@ -176,13 +195,12 @@ struct Unpack<S, FormatId::IQ1_M> {
         const uint64_t nibbles = words >> 12 & 0x000f000f000f000full;
         const uint64_t pairs = nibbles | nibbles >> 12;
         const uint16_t d = static_cast<uint16_t>((pairs & 0xff) | (pairs >> 32 & 0xff) << 8);
-        uint8_t half[2];
-        memcpy(half, &d, 2);
-        const float eighth = S::f16(half) * 0.125f;
-        for (int i = 0; i < 2; ++i) {
-            uint64_t integers = 0;
-            for (int j = 0; j < 8; ++j) integers |= (words >> (32 * i + j / 4 * 16 + j % 4 * 3) & 7) << 8 * j;
-            scale[i] = odd_scales<S>(eighth, integers);
+        const float eighth = S::f16(reinterpret_cast<const uint8_t*>(&d)) * 0.125f;
+        for (int i = 0; i < 2; ++i) {  // two words: eight times three bits
+            uint64_t v = (words >> 32 * i & 0xfff) | (words >> 32 * i & 0xfff0000) << 16;
+            v = (v & 0x0000003f0000003full) | (v & 0x00000fc000000fc0ull) << 10;
+            v = (v & 0x0007000700070007ull) | (v & 0x0038003800380038ull) << 5;
+            scale[i] = odd_scales<S>(eighth, v);
         }
     }
 };

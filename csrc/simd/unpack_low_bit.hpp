@@ -55,7 +55,7 @@ struct Unpack<S, FormatId::Q1_0> {
     static constexpr int kRun = 32, kOffset = 1;
     static constexpr bool kSigned = false;
     static BQ_INLINE typename S::Bytes chunk(const uint8_t* b, int j) {
-        return S::load_bits(b + offsetof(BlockQ1_0, qs) + 4 * j, 2);
+        return S::bits(load_as<uint32_t>(b + offsetof(BlockQ1_0, qs) + 4 * j), 2);
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {

@@ -16,8 +16,16 @@ constexpr Points<kCount, kElements> points_of(const uint16_t (&grid)[kCount],
     return points;
 }
 
+constexpr Points<128, 8> even_sign_masks() {
+    Points<128, 8> masks{};
+    for (int stored = 0; stored < 128; ++stored)
+        for (int i = 0; i < 8; ++i) masks.at[stored][i] = static_cast<int8_t>(-(even_signs(stored) >> i & 1));
+    return masks;
+}
+
 }  // namespace
 
+constexpr Points<128, 8> kEvenSignMasks = even_sign_masks();
 constexpr Points<2048, 8> iq1_s::kPoints = points_of<8>(kGrid, kLevels, 8);
 constexpr Points<256, 8> iq2_xxs::kPoints = points_of<8>(kGrid, kLevels);
 constexpr Points<512, 8> iq2_xs::kPoints = points_of<8>(kGrid, kLevels);

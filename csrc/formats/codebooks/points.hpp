@@ -39,4 +39,7 @@ static constexpr uint8_t even_signs(int stored) {
     return static_cast<uint8_t>((stored & 127) | (parity & 1) << 7);
 }
 
+// The same as bytes: -1 where element i is negative, else 0.
+extern const Points<128, 8> kEvenSignMasks;
+
 }  // namespace bq::codebooks
