@@ -4,6 +4,7 @@ file(GLOB BQ_CORE_SOURCES CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/csrc/assemble/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/formats/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/formats/codebooks/*.cpp
+  ${PROJECT_SOURCE_DIR}/csrc/decode/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/encode/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/gguf/*.cpp
   ${PROJECT_SOURCE_DIR}/csrc/matmul/*.cpp

@@ -173,6 +173,20 @@ void decode_floats(const uint8_t* w, typename Out::Element* out, int64_t k) {
     }
 }
 
+// See StreamCopy.
+template <class S>
+void stream_copy(void* to, const void* from, int64_t bytes) {
+    uint8_t* out = static_cast<uint8_t*>(to);
+    const uint8_t* in = static_cast<const uint8_t*>(from);
+    const int64_t misaligned = static_cast<int64_t>(reinterpret_cast<uintptr_t>(out) % S::kStreams);
+    const int64_t before = misaligned == 0 ? 0 : S::kStreams - misaligned;
+    const int64_t head = before < bytes ? before : bytes;
+    memcpy(out, in, static_cast<size_t>(head));
+    int64_t i = head;
+    for (; i + S::kStreams <= bytes; i += S::kStreams) S::stream(out + i, in + i);
+    memcpy(out + i, in + i, static_cast<size_t>(bytes - i));
+}
+
 // Same type in and out: the bits as they are.
 template <int kBytes, class Element>
 void copy_floats(const uint8_t* w, Element* out, int64_t k) {

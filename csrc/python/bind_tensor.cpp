@@ -5,7 +5,7 @@
 #include <memory>
 #include <new>
 #include <string>
-
+#include "decode/decode_tensor.hpp"
 #include "encode/encode.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
@@ -74,7 +74,7 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
 // dtype of out: 0 float32, 1 float16, 2 bfloat16 (as uint16).
 void decode(const py::array& data, int format_id, py::array out, int element_type, int threads) {
     const FormatInfo& format = checked_format(format_id);
-    const FormatKernels& kernel = checked_kernels()[format.id];
+    const KernelTable& table = checked_kernels();
     require(data.ndim() >= 1 && is_c_contiguous(data) && is_c_contiguous(out),
             "expected C-contiguous arrays");
     require(out.ndim() >= 1 && out.itemsize() == (element_type == 0 ? 4 : 2), "output has the wrong dtype");
@@ -85,16 +85,7 @@ void decode(const py::array& data, int format_id, py::array out, int element_typ
     const auto* blocks = static_cast<const uint8_t*>(data.data());
     void* target = out.mutable_data();
     py::gil_scoped_release release;
-    parallel_for(rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-            const uint8_t* row = blocks + r * row_bytes;
-            if (element_type == 0)
-                kernel.decode_f32(row, static_cast<float*>(target) + r * k, k);
-            else
-                (element_type == 1 ? kernel.decode_f16 : kernel.decode_bf16)(
-                    row, static_cast<uint16_t*>(target) + r * k, k);
-        }
-    });
+    decode_tensor(table, format, blocks, target, static_cast<DecodedType>(element_type), rows * k, threads);
 }
 
 }  // namespace

@@ -222,6 +222,7 @@ struct Neon {
         store_bf16(p, a);
         store_bf16(p + kWide, b);
     }
+    static constexpr int kStreams = 0;
     static constexpr bool kLooksUp = false;
     static BQ_INLINE float wide_sum(Wide a) { return sum(a); }
 

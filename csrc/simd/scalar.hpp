@@ -248,6 +248,8 @@ struct Scalar {
         store_bf16(p, a);
         store_bf16(p + kWide, b);
     }
+    // How many bytes `stream` stores past the caches, to a multiple of their number; 0: there is no `stream`.
+    static constexpr int kStreams = 0;
     // Whether the vocabulary has look_up and repeat_each, below.
     static constexpr bool kLooksUp = false;
     static inline float wide_sum(Wide a) { return sum(a); }

@@ -52,6 +52,7 @@ void fill_table(KernelTable& table, const char* isa) {
     fill_block_formats<S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
     fill_block_formats<S, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S>(table);
     table.quantize_activations = quantize_activations<S>;
+    if constexpr (S::kStreams != 0) table.stream_copy = stream_copy<S>;
     table.transformer = transformer_kernels();
 }
 

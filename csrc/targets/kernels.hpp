@@ -114,11 +114,16 @@ struct FormatKernels {
 // owns).
 using QuantizeActivations = void (*)(const float* x, int64_t begin, int64_t end, const Activations& out);
 
+// memcpy whose stores bypass the caches, but for a few at either end. A fence must follow before others may
+// read.
+using StreamCopy = void (*)(void* to, const void* from, int64_t bytes);
+
 struct KernelTable {
     const char* isa = nullptr;  // "baseline", "avx2", "avx512", "neon", "neon_dotprod"
     FormatKernels formats[kFormatIdLimit];
     PanelShape float_panel_shape{};  // of every matmul_float_panels: tile_rows and lanes
     QuantizeActivations quantize_activations = nullptr;
+    StreamCopy stream_copy = nullptr;  // nullptr where the instruction set has no such stores
     TransformerKernels transformer;
 
     const FormatKernels& operator[](FormatId id) const { return formats[static_cast<int>(id)]; }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "decode/decode_tensor.hpp"
 #include "kernel_tables.hpp"
 
 using namespace bq;
@@ -94,4 +95,52 @@ TEST_CASE("rounding to 16-bit floats is to nearest, ties to even, at every expon
         check_row(*table, FormatId::F32, reinterpret_cast<const uint8_t*>(bits.data()),
                   static_cast<int64_t>(bits.size()));
     }
+}
+
+TEST_CASE("copies past the caches are copies, at every alignment and length") {
+    Rng rng(5);
+    const std::vector<uint8_t> source = random_bytes(700, rng);
+    for (const KernelTable* table : runnable_kernels()) {
+        if (table->stream_copy == nullptr) continue;
+        CAPTURE(std::string(table->isa));
+        int wrong = 0;
+        for (size_t at = 0; at < 64; ++at)
+            for (size_t bytes : {0, 1, 63, 64, 65, 127, 128, 512, 600}) {
+                std::vector<uint8_t> out(800, 7), expected = out;
+                std::memcpy(expected.data() + at, source.data() + at % 5, bytes);
+                table->stream_copy(out.data() + at, source.data() + at % 5, static_cast<int64_t>(bytes));
+                wrong += out != expected;
+            }
+        CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("tensors decode as their rows do, on any number of threads, past the caches or not") {
+    for (const KernelTable* table : runnable_kernels())
+        for (FormatId id : {FormatId::Q4_K, FormatId::Q8_0, FormatId::F16}) {
+            CAPTURE(std::string(table->isa));
+            CAPTURE(std::string(format_info(id).name));
+            Rng rng(static_cast<uint64_t>(id));
+            for (int64_t k : {int64_t{256}, int64_t{256 * 33}, int64_t{256 * 1024 * 50 + 256}}) {
+                // A few blocks, over and over: only their number is large.
+                std::vector<uint8_t> blocks = random_rows(id, 1, 1536, rng);
+                const size_t period = blocks.size();
+                blocks.resize(static_cast<size_t>(format_info(id).row_bytes(k)));
+                for (size_t i = period; i < blocks.size(); ++i) blocks[i] = blocks[i - period];
+                std::vector<float> expected(k), out(k + 1, 1.5f);
+                std::vector<uint16_t> half(k), half_out(k + 1, 0x1234);
+                (*table)[id].decode_f32(blocks.data(), expected.data(), k);
+                (*table)[id].decode_f16(blocks.data(), half.data(), k);
+                for (int threads : {1, 3}) {
+                    decode_tensor(*table, format_info(id), blocks.data(), out.data(), DecodedType::f32, k,
+                                  threads);
+                    decode_tensor(*table, format_info(id), blocks.data(), half_out.data(), DecodedType::f16,
+                                  k, threads);
+                    CHECK(std::memcmp(out.data(), expected.data(), static_cast<size_t>(4 * k)) == 0);
+                    CHECK(std::memcmp(half_out.data(), half.data(), static_cast<size_t>(2 * k)) == 0);
+                    CHECK(out[k] == 1.5f);
+                    CHECK(half_out[k] == 0x1234);
+                }
+            }
+        }
 }

@@ -1,0 +1,66 @@
+#include "decode/decode_tensor.hpp"
+
+#include <algorithm>
+#include <atomic>
+
+#include "runtime/thread_pool.hpp"
+
+namespace bq {
+namespace {
+
+// What a thread decodes at a time: a multiple of every block, and small enough for the level-1 cache.
+constexpr int64_t kPiece = 2048;
+// Pieces that are handed out together, so that small inputs stay on one thread.
+constexpr int64_t kGrain = 4;
+// Outputs from this size on would push everything else out of the caches and be gone from them themselves
+// before somebody reads them: they are written past the caches, which is also faster.
+constexpr int64_t kPastCacheBytes = int64_t{24} << 20;
+
+bool is_copy(const FormatInfo& format, DecodedType type) {
+    switch (type) {
+        case DecodedType::f32:
+            return format.id == FormatId::F32;
+        case DecodedType::f16:
+            return format.id == FormatId::F16;
+        case DecodedType::bf16:
+            return format.id == FormatId::BF16;
+    }
+    return false;
+}
+
+}  // namespace
+
+void decode_tensor(const KernelTable& table, const FormatInfo& format, const uint8_t* blocks, void* out,
+                   DecodedType type, int64_t elements, int threads) {
+    const FormatKernels& kernel = table[format.id];
+    const int64_t width = type == DecodedType::f32 ? 4 : 2;
+    const StreamCopy stream = elements * width >= kPastCacheBytes ? table.stream_copy : nullptr;
+    const auto decode = [&](int64_t from, int64_t count, void* to) {
+        const uint8_t* at = blocks + format.row_bytes(from);
+        if (type == DecodedType::f32)
+            kernel.decode_f32(at, static_cast<float*>(to), count);
+        else
+            (type == DecodedType::f16 ? kernel.decode_f16 : kernel.decode_bf16)(
+                at, static_cast<uint16_t*>(to), count);
+    };
+    parallel_for((elements + kPiece - 1) / kPiece, kGrain, threads, [&](int64_t begin, int64_t end) {
+        uint8_t* const target = static_cast<uint8_t*>(out);
+        int64_t from = begin * kPiece;
+        const int64_t to = std::min(end * kPiece, elements);
+        if (stream == nullptr) return decode(from, to - from, target + from * width);
+        if (is_copy(format, type)) {
+            stream(target + from * width, blocks + from * width, (to - from) * width);
+        } else {
+            alignas(64) uint8_t piece[kPiece * sizeof(float)];
+            for (; from < to; from += kPiece) {
+                const int64_t count = std::min(kPiece, to - from);
+                decode(from, count, piece);
+                stream(target + from * width, piece, count * width);
+            }
+        }
+        // Stores past the caches are ordered by nothing less.
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+    });
+}
+
+}  // namespace bq
