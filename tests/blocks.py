@@ -13,6 +13,7 @@ Bytes = NDArray[np.uint8]
 HALVES = {
     "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
     "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
+    "IQ1_S": (0,), "IQ2_XXS": (0,), "IQ2_XS": (0,), "IQ2_S": (0,), "IQ3_XXS": (0,), "IQ3_S": (0,),
     "IQ4_NL": (0,), "IQ4_XS": (0,), "TQ1_0": (52,), "TQ2_0": (64,), "Q1_0": (0,), "Q2_0": (0,),
 }  # fmt: skip
 
@@ -32,6 +33,9 @@ INTEGERS = {
 
 # Their integers are chosen for the scales as stored; the others' for the scale before it is rounded to float16.
 CHOSEN_FOR_STORED_SCALES = frozenset({"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4", "NVFP4"})
+
+# The formats with codebooks. Where a search in one overflows, ggml stops the program.
+GRIDS = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"})
 
 # Zero, subnormals, the normal range's ends, infinities, NaNs.
 SPECIAL_HALVES = np.array(
@@ -146,6 +150,19 @@ def hard_rows(seed: int, k: int, rows: int = 3) -> tuple[Floats, list[str]]:
         kinds[f"1e{exponent}"] = scaled(exponent)
     x = np.concatenate([np.asarray(value, f32) for value in kinds.values()])
     return np.ascontiguousarray(x), [kind for kind in kinds for _ in range(rows)]
+
+
+def encodable_by_ggml(
+    name: str, x: Floats, kinds: list[str], imatrices: dict[str, Floats | None]
+) -> tuple[Floats, list[str], dict[str, Floats | None]]:
+    """Of the results of `hard_rows` and `hard_imatrices` those that ggml encodes in this format."""
+    if bq.formats[name].needs_imatrix:
+        imatrices = {kind: imatrix for kind, imatrix in imatrices.items() if imatrix is not None}
+    if name in GRIDS:
+        imatrices = {kind: imatrix for kind, imatrix in imatrices.items() if imatrix is None or imatrix.max() < 1e5}
+        keep = np.abs(x).max(axis=1) < 1e5
+        x, kinds = x[keep], [kind for kind, kept in zip(kinds, keep, strict=True) if kept]
+    return x, kinds, imatrices
 
 
 def hard_imatrices(seed: int, k: int) -> dict[str, Floats | None]:

@@ -32,7 +32,8 @@ NUMBER_ARRAYS: dict[str, np.ndarray[Any, Any]] = {
 # As raw bytes would be: the bytes of any block decode to something, so random ones will do.
 _BLOCK_BYTES = {"Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34, "Q2_K": 84, "Q3_K": 110, "Q4_K": 144}
 _BLOCK_BYTES |= {"Q5_K": 176, "Q6_K": 210, "IQ4_NL": 18, "IQ4_XS": 136, "TQ1_0": 54, "TQ2_0": 66, "MXFP4": 17}
-_BLOCK_BYTES |= {"NVFP4": 36, "Q1_0": 18, "Q2_0": 18}
+_BLOCK_BYTES |= {"NVFP4": 36, "Q1_0": 18, "Q2_0": 18, "IQ1_S": 50, "IQ1_M": 56, "IQ2_XXS": 66, "IQ2_XS": 74}
+_BLOCK_BYTES |= {"IQ2_S": 82, "IQ3_XXS": 98, "IQ3_S": 110}
 
 
 def tensors() -> dict[str, Any]:

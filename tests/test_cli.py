@@ -137,7 +137,7 @@ def _nan_weights(tmp_path: Path) -> Path:
         (lambda f, t: ["quantize", t / "missing.gguf", t / "out.gguf", "Q4_K_M"], "missing.gguf"),
         (lambda f, t: ["quantize", _nan_weights(t), t / "out.gguf", "Q4_0"], "[2, 17]"),
         (lambda f, t: ["quantize", f, t / "out.gguf", "Q4_K_M", "--tensor-type", "attn=Q9"], "Q9"),
-        (lambda f, t: ["quantize", f, t / "out.gguf", "IQ1_S"], "IQ1_S"),
+        (lambda f, t: ["quantize", f, t / "out.gguf", "IQ1_S"], "pass imatrix="),
         (lambda f, t: ["convert", t, t / "out.gguf"], "config.json"),
         (
             lambda f, t: ["convert", _with_config(t, architectures=["MambaForCausalLM"]), t / "out.gguf"],

@@ -134,17 +134,10 @@ def test_verify_finds_a_bad_float(tmp_path: Path, dtype: Any, monkeypatch: pytes
     assert "holds inf at row 7, element 3" in problem
 
 
-def test_verify_reports_damage_and_what_it_cannot_decode(app: Any, tmp_path: Path) -> None:
-    waiting = next((f for f in bq.formats.values() if not f.implemented), None)
+def test_verify_reports_damage(app: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     with gguf.create(path, {}) as w:
-        if waiting:
-            w.add_tensor("grid", bq.QuantizedTensor(np.zeros((1, waiting.type_size), np.uint8), waiting))
         w.add_tensor("ones", np.ones(100, np.float32))
-    if waiting:
-        done = testing.CliRunner().invoke(app, ["verify", str(path)])
-        assert done.exit_code == 0
-        assert f"'grid': {waiting.name} is not implemented" in done.output
     path.write_bytes(path.read_bytes()[:-200])
     done = testing.CliRunner().invoke(app, ["verify", str(path), "--json"])
     assert done.exit_code == 1

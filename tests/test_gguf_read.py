@@ -115,22 +115,6 @@ def test_big_endian_files_give_the_same_values(tmp_path: Path, sample: Path) -> 
         assert np.frombuffer(raw, ">f4", 24, at).tobytes() == tensors()["f32"].astype(">f4").tobytes()
 
 
-def test_big_endian_blocks_of_unknown_layout_say_so(tmp_path: Path) -> None:
-    path = tmp_path / "big.gguf"
-    unknown = bq.QuantizedTensor(np.zeros((1, 66), np.uint8), "IQ2_XXS")
-    with gguf.create(path, {}) as w:
-        w.add_tensor("grid", unknown)
-    with gguf.open(path) as f:
-        assert f.tensor_info("grid").format == "IQ2_XXS"
-        assert isinstance(f.tensors["grid"], bq.QuantizedTensor)
-    with (
-        pytest.raises(GGUFError, match=r"'grid'.*IQ2_XXS.*byte order"),
-        gguf.create(tmp_path / "b.gguf", {}, endianness="big") as w,
-    ):
-        w.add_tensor("grid", unknown)
-    assert [p.name for p in tmp_path.iterdir()] == ["big.gguf"]
-
-
 def test_strings_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
     path, again = tmp_path / "a.gguf", tmp_path / "b.gguf"
     tokens = ["plain", "", "é", b"\xff\x80tail".decode("utf-8", "surrogateescape"), "\x00nul"]

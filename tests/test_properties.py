@@ -63,14 +63,14 @@ def check_error_bound(x: Floats, name: str) -> None:
 
 @quick
 @given(seed=seeds, low=st.floats(-4, 2), spread=st.floats(0, 2))
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", blocks.INTEGERS)
 def test_error_is_bounded_by_the_step(name, seed, low, spread):
     check_error_bound(matrix(seed, 3, 512, low, low + spread), name)
 
 
 @quick
 @given(x=hnp.arrays(np.float32, (1, 256), elements=st.floats(-1024, 1024, width=32, allow_subnormal=False)))
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", blocks.INTEGERS)
 def test_error_is_bounded_by_the_step_on_any_array(name, x):
     check_error_bound(x, name)
 

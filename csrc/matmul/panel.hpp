@@ -24,17 +24,27 @@ constexpr int largest_integer() {
             return 3;
         case Q3_K:
             return 7;
+        case IQ1_S:
+        case IQ1_M:
+            return 9;
         case MXFP4:
         case NVFP4:
             return 12;
         case Q4_0:
         case Q4_1:
         case Q4_K:
+        case IQ3_S:
             return 15;
         case Q5_0:
         case Q5_1:
         case Q5_K:
             return 31;
+        case IQ2_XXS:
+        case IQ2_XS:
+        case IQ2_S:
+            return 43;
+        case IQ3_XXS:
+            return 62;
         case Q6_K:
             return 63;
         default:

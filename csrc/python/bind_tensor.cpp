@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 #include <string>
+
 #include "decode/decode_tensor.hpp"
 #include "encode/encode.hpp"
 #include "python/arrays.hpp"

@@ -167,7 +167,8 @@ def _check_imatrix(imatrix: npt.ArrayLike | None, shape: tuple[int, ...], format
     if imatrix is None:
         if format.needs_imatrix:
             raise BlockquantError(
-                f"{format.name} needs an importance matrix; pass imatrix=, for example from blockquant.imatrix.load()"
+                f"{format.name} needs an importance matrix; pass imatrix=, for example from blockquant.imatrix.load() "
+                "of a file that llama-imatrix made of this model"
             )
         return None
     weights = to_float32(imatrix, "imatrix")

@@ -279,7 +279,11 @@ def _check(
         if c.needs_imatrix or formats[c.format].needs_imatrix:
             raise BlockquantError(
                 f"{recipe} makes {c.name!r} {c.format}, which is useless without an importance matrix: "
-                + ("the one given has nothing for this tensor" if matrix else "give one with imatrix")
+                + (
+                    "the one given has nothing for this tensor"
+                    if matrix
+                    else "pass imatrix=, a file that llama-imatrix made of this model"
+                )
             )
     return weights
 

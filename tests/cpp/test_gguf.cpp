@@ -3,6 +3,7 @@
 #include <cstring>
 #include <memory>
 
+#include "formats/iq_grids.hpp"
 #include "formats/k_quants.hpp"
 #include "gguf/byteswap.hpp"
 #include "gguf_bytes.hpp"
@@ -202,5 +203,10 @@ TEST_CASE("swapping the bytes of blocks moves the wide fields alone, and twice i
     REQUIRE(swap_blocks("Q4_K", swapped.data(), swapped.size()));
     CHECK(swapped == original);
     CHECK_FALSE(swap_blocks("Q4_K", swapped.data(), swapped.size() - 1));
-    CHECK_FALSE(swap_blocks("IQ2_XXS", swapped.data(), 66));
+    CHECK_FALSE(swap_blocks("Q4_2", swapped.data(), 18));
+
+    std::vector<uint8_t> words(original.begin(), original.begin() + sizeof(bq::BlockIQ1_M));
+    swapped = words;
+    REQUIRE(swap_blocks("IQ1_M", swapped.data(), swapped.size()));
+    for (size_t i = 0; i < words.size(); ++i) CHECK(swapped[i] == words[i < 48 ? i : i ^ 1]);
 }
