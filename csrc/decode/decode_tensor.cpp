@@ -13,7 +13,8 @@ constexpr int64_t kPiece = 2048;
 // Pieces that are handed out together, so that small inputs stay on one thread.
 constexpr int64_t kGrain = 4;
 // Outputs from this size on would push everything else out of the caches and be gone from them themselves
-// before somebody reads them: they are written past the caches, which is also faster.
+// before somebody reads them. They are written past the caches where that is faster, too: for float32 and for
+// copies. Those of 16-bit floats wait for the values rather than for the memory.
 constexpr int64_t kPastCacheBytes = int64_t{24} << 20;
 
 bool is_copy(const FormatInfo& format, DecodedType type) {
@@ -34,7 +35,9 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
                    DecodedType type, int64_t elements, int threads) {
     const FormatKernels& kernel = table[format.id];
     const int64_t width = type == DecodedType::f32 ? 4 : 2;
-    const StreamCopy stream = elements * width >= kPastCacheBytes ? table.stream_copy : nullptr;
+    const bool copies = is_copy(format, type);
+    const bool past_cache = elements * width >= kPastCacheBytes && (copies || type == DecodedType::f32);
+    const StreamCopy stream = past_cache ? table.stream_copy : nullptr;
     const auto decode = [&](int64_t from, int64_t count, void* to) {
         const uint8_t* at = blocks + format.row_bytes(from);
         if (type == DecodedType::f32)
@@ -48,7 +51,7 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
         int64_t from = begin * kPiece;
         const int64_t to = std::min(end * kPiece, elements);
         if (stream == nullptr) return decode(from, to - from, target + from * width);
-        if (is_copy(format, type)) {
+        if (copies) {
             stream(target + from * width, blocks + from * width, (to - from) * width);
         } else {
             alignas(64) uint8_t piece[kPiece * sizeof(float)];
