@@ -75,11 +75,34 @@ def test_error_is_bounded_by_the_step_on_any_array(name, x):
     check_error_bound(x, name)
 
 
+# How far the points of a grid may be from a value, as a share of the largest magnitude of its block: an outlier takes
+# the scale, the lowest level is not zero, and a sign may give way. Not where most weights are zero: these count for
+# nothing in the search, so that anything may become of them (by the bytes of ggml, too).
+GRID_BOUNDS = {"IQ1_S": 1.5, "IQ1_M": 1.35, "IQ2_XXS": 1.5, "IQ2_XS": 1.1, "IQ2_S": 0.85, "IQ3_XXS": 0.85, "IQ3_S": 0.6}
+
+
+def test_every_format_has_a_bound():
+    assert set(blocks.INTEGERS) | set(GRID_BOUNDS) == set(QUANTIZED)
+
+
+@quick
+@given(seed=seeds, low=st.floats(-4, 2), spread=st.floats(0, 2), weighted=st.booleans())
+@pytest.mark.parametrize("name", GRID_BOUNDS)
+def test_error_of_grids_is_bounded_by_the_largest_magnitude(name, seed, low, spread, weighted):
+    x = matrix(seed, 3, 512, low, low + spread)
+    imatrix = np.random.default_rng(seed).random(512, np.float32) + 0.1 if weighted else imatrix_for(name, 512)
+    error = np.abs(bq.quantize(x, name, imatrix=imatrix).dequantize() - x)
+    largest = np.abs(x).reshape(-1, 256).max(axis=1).repeat(256).reshape(x.shape)
+    assert (error <= GRID_BOUNDS[name] * largest + 2.0**-14).all()
+
+
 @pytest.mark.parametrize(
     ("name", "bound"),
     [("Q8_0", 0.006), ("Q6_K", 0.02), ("Q5_K", 0.04), ("Q5_1", 0.045), ("Q5_0", 0.05), ("Q4_K", 0.08), ("Q4_1", 0.085),
      ("Q4_0", 0.1), ("Q3_K", 0.17), ("Q2_K", 0.35), ("IQ4_NL", 0.085), ("IQ4_XS", 0.085), ("NVFP4", 0.11),
      ("MXFP4", 0.14), ("Q1_0", 0.61), ("Q2_0", 0.75), ("TQ1_0", 0.85), ("TQ2_0", 0.85),
+     ("IQ1_S", 0.51), ("IQ1_M", 0.61), ("IQ2_XXS", 0.37), ("IQ2_XS", 0.32), ("IQ2_S", 0.28), ("IQ3_XXS", 0.225),
+     ("IQ3_S", 0.18),
      ("F16", 0.0004), ("BF16", 0.003), ("F32", 0.0)],
 )  # fmt: skip
 def test_relative_error_of_gaussian_weights(name, bound):
