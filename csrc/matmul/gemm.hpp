@@ -15,52 +15,60 @@ template <class T, class P, int kCount>
 struct Tile {
     using Floats = typename T::Floats;
     static constexpr int kLanes = T::kLanes, kRun = P::kRun, kSteps = kRun / 4;
-    static constexpr bool kWide = P::kActivations == 256;  // activation scales wait for 256 elements
+    static constexpr bool kWide = P::kActivations == 256;
 
     const int8_t* q;
     const int32_t* start;
     const float* scales;
     const float* sums;
 
-    // The sum of a run, scaled, into sum[row].
-    BQ_INLINE void run(const P& w, int index, Floats (&sum)[kCount]) const {
-        typename T::Ints whole[kCount];
-        T::template dots<P::kTop, kSteps>(w.q + index * kRun * kLanes, q + index * kRun * kCount,
-                                          start + index * kCount, whole);
-        const Floats scale = T::load(w.scales + index * kLanes);
-        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-            if constexpr (kWide)
-                sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]);
-            else
-                sum[r] = T::mul_add(T::to_floats(whole[r]),
-                                    T::mul(scale, T::splat(scales[index * kRun / 32 * kCount + r])), sum[r]);
-        });
-        if constexpr (P::kMinima) {
-            const Floats minimum = T::load(w.minima + index * kLanes);
-            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-                sum[r] = T::mul_sub_from(minimum, T::splat(sums[index * kCount + r]), sum[r]);
-            });
-        }
+    // The integer sums of a run.
+    BQ_INLINE void dots(const P& w, int index, typename T::Ints (&whole)[kCount]) const {
+        T::template dots<P::kTop, kSteps>(w.q + index * kRun * kLanes, q + index * kRun * kCount, start + index * kCount,
+                                          whole);
     }
 
-    BQ_INLINE void multiply(const P& w, int depth, float (&out)[kCount][kLanes]) const {
-        Floats sum[kCount];
-        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::zero(); });
-        if constexpr (kWide) {
-            constexpr int kRuns = 256 / kRun;
-            for (int block = 0; block < depth / 256; ++block) {
-                for (int i = 0; i < kRuns; ++i) run(w, block * kRuns + i, sum);
+    // The sums of `count` consecutive runs from `index` on, scaled, onto sum[row].
+    template <int kRuns>
+    BQ_INLINE void runs(const P& w, int index, Floats (&sum)[kCount]) const {
+        unroll<kRuns>([&](auto i) BQ_INLINE_LAMBDA {
+            typename T::Ints whole[kCount];
+            dots(w, index + i, whole);
+            const Floats scale = T::load(w.scales + (index + i) * kLanes);
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]);
+            });
+            if constexpr (P::kMinima) {
+                const Floats minimum = T::load(w.minima + (index + i) * kLanes);
                 unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-                    const Floats scale = T::splat(scales[block * kCount + r]);
-                    T::store(out[r],
-                             block == 0 ? T::mul(sum[r], scale) : T::mul_add(sum[r], scale, T::load(out[r])));
-                    sum[r] = T::zero();
+                    sum[r] = T::mul_sub_from(minimum, T::splat(sums[(index + i) * kCount + r]), sum[r]);
                 });
             }
-        } else {
-            for (int i = 0; i < depth / kRun; ++i) run(w, i, sum);
-            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
+        });
+    }
+
+    // The sums of all runs under an activation scale, times that scale: in registers where there is one for each 32
+    // elements, in `out` where there is one for each 256.
+    BQ_INLINE void multiply(const P& w, int depth, float (&out)[kCount][kLanes]) const {
+        constexpr int kRuns = P::kActivations / kRun;
+        Floats sum[kCount];
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::zero(); });
+        for (int block = 0; block < depth / P::kActivations; ++block) {
+            Floats part[kCount];
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { part[r] = T::zero(); });
+            if constexpr (kWide)
+                for (int i = 0; i < kRuns; ++i) runs<1>(w, block * kRuns + i, part);
+            else
+                runs<kRuns>(w, block * kRuns, part);
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                const Floats scale = T::splat(scales[block * kCount + r]);
+                if constexpr (kWide)
+                    T::store(out[r], block == 0 ? T::mul(part[r], scale) : T::mul_add(part[r], scale, T::load(out[r])));
+                else
+                    sum[r] = T::mul_add(part[r], scale, sum[r]);
+            });
         }
+        if constexpr (!kWide) unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
     }
 };
 
@@ -88,11 +96,14 @@ void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t
         for (int64_t at = 0; at < x.k; at += kPanelDepth) {
             const int depth = static_cast<int>(x.k - at < kPanelDepth ? x.k - at : kPanelDepth);
             panel.fill(w, w_row_bytes, n, end, at, depth);
-            int64_t r = 0;
-            for (; r + T::kRows <= x.rows; r += T::kRows)
-                multiply_tile<T, P, T::kRows>(panel, x, r, at, depth, lanes, y + n, ldy);
-            for (; r < x.rows; r += kSmallTile)
-                multiply_tile<T, P, kSmallTile>(panel, x, r, at, depth, lanes, y + n, ldy);
+            for (int64_t r = 0; r < x.rows;) {
+                const int count = next_tile(x.rows - r, T::kRows);
+                if (count == T::kRows)
+                    multiply_tile<T, P, T::kRows>(panel, x, r, at, depth, lanes, y + n, ldy);
+                else
+                    multiply_tile<T, P, kSmallTile>(panel, x, r, at, depth, lanes, y + n, ldy);
+                r += count;
+            }
         }
     }
 }

@@ -71,11 +71,14 @@ void matmul_float_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, i
         for (int64_t at = 0; at < x.k; at += kFloatDepth) {
             const int depth = static_cast<int>(x.k - at < kFloatDepth ? x.k - at : kFloatDepth);
             fill_float_panel<S, T, id>(w, w_row_bytes, n, end, at, depth, panel);
-            int64_t r = 0;
-            for (; r + T::kFloatRows <= x.rows; r += T::kFloatRows)
-                multiply_float_tile<T, T::kFloatRows>(panel, x, r, at, depth, lanes, y + n, ldy);
-            for (; r < x.rows; r += kSmallTile)
-                multiply_float_tile<T, kSmallTile>(panel, x, r, at, depth, lanes, y + n, ldy);
+            for (int64_t r = 0; r < x.rows;) {
+                const int count = next_tile(x.rows - r, T::kFloatRows);
+                if (count == T::kFloatRows)
+                    multiply_float_tile<T, T::kFloatRows>(panel, x, r, at, depth, lanes, y + n, ldy);
+                else
+                    multiply_float_tile<T, kSmallTile>(panel, x, r, at, depth, lanes, y + n, ldy);
+                r += count;
+            }
         }
     }
 }

@@ -9,12 +9,6 @@ constexpr int64_t align64(int64_t n) {
     return (n + 63) / 64 * 64;
 }
 
-// Rows of all tiles.
-constexpr int64_t padded(int64_t rows, int tile_rows) {
-    const int64_t rest = rows % tile_rows;
-    return rows - rest + (rest + kSmallTile - 1) / kSmallTile * kSmallTile;
-}
-
 // One tile of `count` rows from `first` on, of which `valid` exist.
 void pack_tile(const Activations& x, int64_t first, int count, int valid, const PanelShape& shape,
                const PackedRows& out) {
@@ -42,23 +36,27 @@ void pack_tile(const Activations& x, int64_t first, int count, int valid, const 
             int32_t total = 0;
             for (int j = 0; j < sixteens; ++j) total += whole[i * sixteens + j];
             start[i * count + r] = -shape.offset * total;
-            if (!shape.has_minima) continue;
-            const float floats = static_cast<float>(total);
-            sum[i * count + r] =
-                x.run == kActivationRun ? floats * x.scales[row * scales + i * shape.run / x.run] : floats;
+            if (shape.has_minima) sum[i * count + r] = static_cast<float>(total);
         }
     }
 }
 
-// body(first, count, valid) for the tiles of the rows begin <= r < end.
+// body(first, count, valid) for the tiles that start in begin <= first < end.
 template <class Body>
-void each_tile(int64_t begin, int64_t end, int tile_rows, Body&& body) {
-    while (begin < end) {
-        const int64_t left = end - begin;
-        const int count = left >= tile_rows ? tile_rows : kSmallTile;
-        body(begin, count, static_cast<int>(left < count ? left : count));
-        begin += count;
+void each_tile(int64_t begin, int64_t end, int64_t rows, int tile_rows, Body&& body) {
+    for (int64_t first = 0; first < end;) {
+        const int64_t left = rows - first;
+        const int count = next_tile(left, tile_rows);
+        if (first >= begin) body(first, count, static_cast<int>(left < count ? left : count));
+        first += count;
     }
+}
+
+// Rows of all tiles.
+int64_t padded(int64_t rows, int tile_rows) {
+    int64_t all = 0;
+    each_tile(0, rows, rows, tile_rows, [&](int64_t, int count, int) { all += count; });
+    return all;
 }
 
 }  // namespace
@@ -89,13 +87,13 @@ int64_t packed_float_bytes(int64_t rows, int64_t k, int tile_rows) {
 
 void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,
                const PackedRows& out) {
-    each_tile(begin, end, shape.tile_rows,
+    each_tile(begin, end, x.rows, shape.tile_rows,
               [&](int64_t first, int count, int valid) { pack_tile(x, first, count, valid, shape, out); });
 }
 
 void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out) {
     const int64_t k = out.k;
-    each_tile(begin, end, tile_rows, [&](int64_t first, int count, int valid) {
+    each_tile(begin, end, out.rows, tile_rows, [&](int64_t first, int count, int valid) {
         float* to = const_cast<float*>(out.x) + first * k;
         for (int r = 0; r < count; ++r)
             for (int64_t i = 0; i < k; ++i) to[i * count + r] = r < valid ? x[(first + r) * k + i] : 0.0f;

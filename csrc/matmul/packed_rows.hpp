@@ -5,9 +5,7 @@
 //   q       [k / 4][row of tile][4]         the integers
 //   start   [k / weight run][row of tile]   what the integer sum of a run starts from: -offset * sum of q
 //   scales  [k / activation run][row]
-//   sums    [k / weight run][row]           for weights with minima: the sum of x over the run, without the
-//   scale where
-//                                           one activation scale covers 256 elements
+//   sums    [k / weight run][row]           for weights with minima: the sum of q over the run
 #pragma once
 
 #include <cstdint>
@@ -18,6 +16,13 @@ namespace bq {
 
 inline constexpr int kSmallTile = 4;
 
+// Rows of the next tile when `left` rows are left: small ones where they need less padding.
+static constexpr int next_tile(int64_t left, int tile_rows) {
+    const auto small = [](int64_t rows) { return (rows + kSmallTile - 1) / kSmallTile * kSmallTile; };
+    if (left < tile_rows) return kSmallTile;
+    return left < 2 * tile_rows && small(left) < tile_rows + small(left - tile_rows) ? kSmallTile : tile_rows;
+}
+
 // Byte sizes and offsets of one allocation that holds all arrays.
 struct PackedLayout {
     int64_t start_offset, scales_offset, sums_offset, bytes;
@@ -25,8 +30,7 @@ struct PackedLayout {
     PackedRows view(const void* base, int64_t rows, int64_t k) const;
 };
 
-// Rows of the tiles that hold the rows begin <= r < end; begin and end are multiples of shape.tile_rows, or
-// end is the number of rows.
+// Packs the tiles that start at the rows begin <= r < end.
 void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,
                const PackedRows& out);
 

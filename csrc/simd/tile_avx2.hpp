@@ -14,7 +14,7 @@ struct TileAvx2 {
     using Ints = __m256i;
     using Floats = __m256;
     static constexpr int kLanes = 8;
-    static constexpr int kRows = 4;
+    static constexpr int kRows = 6;
     static constexpr int kFloatRows = 10;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = false;
@@ -28,6 +28,13 @@ struct TileAvx2 {
     static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
     static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
     static BQ_INLINE Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+
+    // The compiler must add one after the other: as a tree the terms would not fit the registers.
+    static BQ_INLINE void keep_order([[maybe_unused]] __m256i& sum) {
+#if defined(__GNUC__)
+        __asm__("" : "+x"(sum));
+#endif
+    }
 
     // Products of pairs that int16 can add up without overflow.
     template <int kTop>
@@ -51,10 +58,13 @@ struct TileAvx2 {
                     if (kTop > 127) x = _mm256_sign_epi8(x, u);
                     const __m256i products = _mm256_maddubs_epi16(magnitude, x);
                     words[r] = i == 0 ? products : _mm256_add_epi16(words[r], products);
+                    keep_order(words[r]);
                 }
             });
-            for (int r = 0; r < kCount; ++r)
+            for (int r = 0; r < kCount; ++r) {
                 sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(words[r], ones));
+                keep_order(sum[r]);
+            }
         });
     }
 };
