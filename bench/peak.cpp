@@ -1,7 +1,8 @@
-// What this machine can do, for the percentages of the benchmarks: prints one JSON object. Compiled and run by peak.py.
-//   vnni, maddubs   int8 products and sums in 10^9 operations a second, one thread (a multiplication and an addition each)
-//   fma             float32 operations, one thread
-//   read            bytes read in a second by all given threads from buffers larger than the caches
+// What this machine can do, for the percentages of the benchmarks: prints one JSON object. Compiled and run
+// by peak.py.
+//   vnni, maddubs   int8 products and sums in 10^9 operations a second, one thread (a multiplication and an
+//   addition each) fma             float32 operations, one thread read            bytes read in a second by
+//   all given threads from buffers larger than the caches
 #include <immintrin.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -103,7 +104,8 @@ static double read_rate(int threads, double limit) {
 int main(int argc, char** argv) {
     const double limit = argc > 1 ? atof(argv[1]) : 0.2;
     printf("{");
-    if (__builtin_cpu_supports("avx512vnni")) printf("\"vnni\": %.1f, ", rate(10.0 * 128 * kLoops, limit, vnni) / 1e9);
+    if (__builtin_cpu_supports("avx512vnni"))
+        printf("\"vnni\": %.1f, ", rate(10.0 * 128 * kLoops, limit, vnni) / 1e9);
     if (__builtin_cpu_supports("avx2")) {
         printf("\"maddubs\": %.1f, ", rate(8.0 * 64 * kLoops, limit, maddubs) / 1e9);
         printf("\"fma\": %.1f, ", rate(10.0 * 16 * kLoops, limit, fma8) / 1e9);

@@ -24,8 +24,8 @@ struct Tile {
 
     // The integer sums of a run.
     BQ_INLINE void dots(const P& w, int index, typename T::Ints (&whole)[kCount]) const {
-        T::template dots<P::kTop, kSteps>(w.q + index * kRun * kLanes, q + index * kRun * kCount, start + index * kCount,
-                                          whole);
+        T::template dots<P::kTop, kSteps>(w.q + index * kRun * kLanes, q + index * kRun * kCount,
+                                          start + index * kCount, whole);
     }
 
     // The sums of `count` consecutive runs from `index` on, scaled, onto sum[row].
@@ -35,9 +35,8 @@ struct Tile {
             typename T::Ints whole[kCount];
             dots(w, index + i, whole);
             const Floats scale = T::load(w.scales + (index + i) * kLanes);
-            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-                sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]);
-            });
+            unroll<kCount>(
+                [&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]); });
             if constexpr (P::kMinima) {
                 const Floats minimum = T::load(w.minima + (index + i) * kLanes);
                 unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
@@ -47,8 +46,8 @@ struct Tile {
         });
     }
 
-    // The sums of all runs under an activation scale, times that scale: in registers where there is one for each 32
-    // elements, in `out` where there is one for each 256.
+    // The sums of all runs under an activation scale, times that scale: in registers where there is one for
+    // each 32 elements, in `out` where there is one for each 256.
     BQ_INLINE void multiply(const P& w, int depth, float (&out)[kCount][kLanes]) const {
         constexpr int kRuns = P::kActivations / kRun;
         Floats sum[kCount];
@@ -63,7 +62,8 @@ struct Tile {
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
                 const Floats scale = T::splat(scales[block * kCount + r]);
                 if constexpr (kWide)
-                    T::store(out[r], block == 0 ? T::mul(part[r], scale) : T::mul_add(part[r], scale, T::load(out[r])));
+                    T::store(out[r], block == 0 ? T::mul(part[r], scale)
+                                                : T::mul_add(part[r], scale, T::load(out[r])));
                 else
                     sum[r] = T::mul_add(part[r], scale, sum[r]);
             });
