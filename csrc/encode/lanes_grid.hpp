@@ -2,10 +2,8 @@
 // of elements at once and look its points up, and the sums of the fits run over the elements side by side.
 //
 // Attempts that round to the same levels off the grid choose from the same candidates, whose distances are
-// computed with a candidate in each lane, from a table of what each level of each element would add. Between
-// two such attempts that choose the same point by a clear margin no other candidate can win: the difference
-// of two candidates' distances, divided by the scale, is linear in the scale. So most attempts need no
-// search.
+// sums of table entries: what a level of an element adds, for every attempt. A last point is chosen for one
+// scale; there the lanes are candidates.
 #pragma once
 
 #include "encode/grid_runs.hpp"
@@ -19,6 +17,7 @@ using encode::GridNeighbours;
 using encode::GridRun;
 using encode::kGroups;
 using encode::kSpread;
+using encode::level_of;
 using search::ChosenPoint;
 
 template <class F>
@@ -101,7 +100,6 @@ static constexpr TableIndices kTableIndices = table_indices<F>();
 // Magnitudes and roots of a group, repeated as a table needs them.
 struct GridGroup {
     alignas(32) float x[32], roots[32];
-    float margin;  // by how much a distance must be less than all others to be so at scales between
 };
 
 template <class F, class V>
@@ -124,25 +122,10 @@ BQ_INLINE typename V::Float lookup_level(const float* table, typename V::Int ent
 }
 
 // Zeros, then what keeps padding from winning.
-struct Padding {
-    alignas(32) float values[16];
-};
-constexpr Padding padding_values() {
-    Padding p{};
-    for (int i = 8; i < 16; ++i) p.values[i] = __builtin_inff();
-    return p;
-}
-static constexpr Padding kPadding = padding_values();
-
-struct NearestCandidate {
-    GridEntry point;
-    bool clear;  // by the group's margin
-};
-
 // search::nearest_candidate, when the levels stand for scale * values.
 template <class F, class V>
-BQ_INLINE NearestCandidate nearest_candidate(const GridNeighbours::List& list, const GridGroup& group,
-                                             float scale, const float* values) {
+BQ_INLINE GridEntry nearest_candidate(const GridNeighbours::List& list, const GridGroup& group, float scale,
+                                      const float* values) {
     using Float = typename V::Float;
     using Int = typename V::Int;
     alignas(32) float table[32];
@@ -151,11 +134,10 @@ BQ_INLINE NearestCandidate nearest_candidate(const GridNeighbours::List& list, c
         const Float difference = V::sub(value, V::load(group.x + i));
         V::store(table + i, V::mul(V::mul(V::load(group.roots + i), difference), difference));
     }
-    constexpr float kMost = 0x1.fffffep127f;
     const auto* entries = reinterpret_cast<const int32_t*>(list.chunks[0].entries);
-    Float least = V::splat(kMost), next = least;
+    Float least = V::splat(0x1.fffffep127f);
     Int nearest = V::splat_int(entries[0]);
-    const auto consider = [&](int at, auto last) BQ_INLINE_LAMBDA {
+    for (int at = 0; at < 8 * list.count; at += V::kLanes) {
         const Int candidates = V::load_int(entries + at);
         Float distance = lookup_level<F, V>(table, candidates);
         unroll<F::kElements - 1>([&](auto before) BQ_INLINE_LAMBDA {
@@ -164,125 +146,114 @@ BQ_INLINE NearestCandidate nearest_candidate(const GridNeighbours::List& list, c
                 V::add(distance, lookup_level<F, V>(table + i * kTableLevels<F>,
                                                     V::template shift_right<F::kLevelBits * i>(candidates)));
         });
-        if (last) distance = V::add(distance, V::load(kPadding.values + list.padding + at % 8));
-        const auto better = V::less(distance, least);
-        next = V::min(V::max(distance, least), next);
+        nearest = V::select(V::less(distance, least), candidates, nearest);
         least = V::min(distance, least);
-        nearest = V::select(better, candidates, nearest);
-    };
-    const int last = 8 * (list.count - 1);
-    for (int at = 0; at < last; at += V::kLanes) consider(at, Index<0>{});
-    for (int at = last; at < last + 8; at += V::kLanes) consider(at, Index<1>{});
-
-    const float distance = V::min_across(least);
-    const auto winner = V::equal(least, V::splat(distance));
-    const uint32_t lanes = V::mask_bits(winner);
+    }
+    const auto winners = V::mask_bits(V::equal(least, V::splat(V::min_across(least))));
     alignas(32) int32_t points[V::kLanes];
     V::store_int(points, nearest);
-    if ((lanes & (lanes - 1)) == 0) {
-        const float others = V::min_across(V::select(winner, next, least));
-        return {static_cast<GridEntry>(points[__builtin_ctz(lanes)]), others - distance > group.margin};
-    }
-    // Equally near: the first of the list.
-    for (int at = 0;; ++at)
+    if ((winners & (winners - 1)) == 0) return static_cast<GridEntry>(points[__builtin_ctz(winners)]);
+    for (int at = 0;; ++at)  // equally near: the first of the list
         for (int l = 0; l < V::kLanes; ++l)
-            if ((lanes >> l & 1) && points[l] == entries[at])
-                return {static_cast<GridEntry>(entries[at]), false};
+            if ((winners >> l & 1) && points[l] == entries[at]) return static_cast<GridEntry>(entries[at]);
 }
 
-// The points of a group for all attempts. on_grid: a bit for each.
+// What the attempts of a run have in common.
+template <class F, class V>
+struct GridAttempts {
+    static constexpr int kVectors = kAttemptLanes<F> / V::kLanes;
+    alignas(32) float inverses[kAttemptLanes<F>];
+    // By level: the value it stands for at each attempt's scale.
+    alignas(32) float values[kVectors][F::kLevels][V::kLanes];
+};
+
+template <class F, class V>
+BQ_INLINE void begin_grid_attempts(float peak, GridAttempts<F, V>& attempts) {
+    for (int v = 0; v < attempts.kVectors; ++v) {
+        const auto spread = V::load(kAttemptSpreads<F>.values + v * V::kLanes);
+        const auto inverse = V::div(spread, V::splat(peak)), scale = V::div(V::splat(1), inverse);
+        V::store(attempts.inverses + v * V::kLanes, inverse);
+        for (int level = 0; level < F::kLevels; ++level)
+            V::store(attempts.values[v][level], V::mul(scale, V::splat(static_cast<float>(2 * level + 1))));
+    }
+}
+
+// The keys of a group's levels at V::kLanes attempts, by Horner's rule. Levels stay offset by what
+// round_to_int subtracts, which the key is rid of at the end.
+template <class F, class V>
+BQ_INLINE typename V::Int keys_at(const float* x, typename V::Float inverse) {
+    using Int = typename V::Int;
+    constexpr int kOffset = 0x400000;
+    Int key = V::splat_int(0);
+    unroll<F::kElements>([&](auto before) BQ_INLINE_LAMBDA {
+        constexpr int i = F::kElements - 1 - before;
+        const auto value = V::sub(V::mul(inverse, V::splat(x[i])), V::splat(1));
+        // Twice the magic number of round_to_int, for twice the value.
+        const Int bits = V::bits_of(V::add(value, V::splat(25165824.0f)));
+        Int level = V::bit_and(bits, V::splat_int(0x7fffff));
+        level = V::min(V::max(level, V::splat_int(kOffset)), V::splat_int(kOffset + F::kLevels - 1));
+        if (F::kLevels == 8) {
+            key = V::bit_or(V::template shift_left<3>(key), level);
+        } else {
+            key = V::add(V::add(V::template shift_left<1>(key), key), level);
+        }
+    });
+    if (F::kLevels == 8) return V::bit_and(key, V::splat_int(0xfff));
+    constexpr uint32_t kOffsets = kOffset * 3280u;  // times the sum of the powers of three
+    return V::sub(key, V::splat_int(static_cast<int32_t>(kOffsets)));
+}
+
+// The points of a group for all attempts. Gives back a bit for each: whether it is on the grid.
 template <class F, class V>
 BQ_INLINE uint32_t choose_points(const GridNeighbours& grid, const float* x, const float* roots,
-                                 const float* inverses, const float* scales, bool bounded, int32_t* points) {
+                                 const GridAttempts<F, V>& attempts, int32_t* points) {
+    using Float = typename V::Float;
     using Int = typename V::Int;
-    constexpr int kLanes = kAttemptLanes<F>;
-    // Keys by Horner's rule, with levels still offset by what round_to_int subtracts.
-    constexpr int kOffset = 0x400000;
-    alignas(32) int32_t codes[kLanes + 1];
-    uint32_t on_grid = 0, changes = 0;
-    codes[0] = 0;
-    for (int at = 0; at < kLanes; at += V::kLanes) {
-        const auto inverse = V::load(inverses + at);
-        Int key = V::splat_int(0);
-        unroll<F::kElements>([&](auto before) BQ_INLINE_LAMBDA {
-            constexpr int i = F::kElements - 1 - before;
-            const auto value = V::sub(V::mul(inverse, V::splat(x[i])), V::splat(1));
-            // Twice the magic number of round_to_int, for twice the value.
-            const Int bits = V::bits_of(V::add(value, V::splat(25165824.0f)));
-            Int level = V::bit_and(bits, V::splat_int(0x7fffff));
-            level = V::min(V::max(level, V::splat_int(kOffset)), V::splat_int(kOffset + F::kLevels - 1));
-            if (F::kLevels == 8) {
-                key = V::bit_or(V::template shift_left<3>(key), level);
-            } else {
-                key = V::add(V::add(V::template shift_left<1>(key), key), level);
-            }
-        });
-        if (F::kLevels == 8) {
-            key = V::bit_and(key, V::splat_int(0xfff));
-        } else {
-            constexpr uint32_t kOffsets = kOffset * 3280u;  // times the sum of the powers of three
-            key = V::sub(key, V::splat_int(static_cast<int32_t>(kOffsets)));
-        }
-        V::store_int(codes + 1 + at, V::gather(grid.at, key));
+    constexpr int kVectors = GridAttempts<F, V>::kVectors;
+    uint32_t on_grid = 0;
+    for (int v = 0; v < kVectors; ++v) {
+        const Int code = V::gather(grid.at, keys_at<F, V>(x, V::load(attempts.inverses + v * V::kLanes)));
+        V::store_int(points + v * V::kLanes, code);
+        on_grid |= V::mask_bits(V::less(V::splat_int(-1), code)) << v * V::kLanes;
     }
-    for (int at = 0; at < kLanes; at += V::kLanes) {
-        const Int code = V::load_int(codes + 1 + at);
-        V::store_int(points + at, code);
-        on_grid |= V::mask_bits(V::less(V::splat_int(-1), code)) << at;
-        changes |= V::mask_bits(V::equal(code, V::load_int(codes + at))) << at;
-    }
-    constexpr uint32_t kAll = static_cast<uint32_t>((uint64_t{1} << kGridAttempts<F>)-1);
-    on_grid &= kAll;
-    if (on_grid == kAll) return on_grid;
-    changes = (~changes | 1) & kAll;  // where a code differs from the one before
-
-    GridGroup group;
-    spread_group<F, V>(x, roots, group);
-    group.margin = __builtin_inff();
-    if (bounded) {
-        // Distances are off by less than 15 * 2^-24 of the sum over all elements of
-        // root * (scale * value + x)^2; this is more than a hundred times 2^-24 of it.
-        float bound = 0;
+    constexpr uint32_t kAllLanes = (1u << V::kLanes) - 1;
+    for (int v = 0; v < kVectors; ++v) {
+        uint32_t left = ~on_grid >> v * V::kLanes & kAllLanes;  // attempts that still have no point
+        if (left == 0) continue;
+        // What each level of each element adds to a distance.
+        alignas(32) float table[F::kElements][kTableLevels<F>][V::kLanes];
         for (int i = 0; i < F::kElements; ++i) {
-            const float reach = kSpread<F> * scales[0] + __builtin_fabsf(x[i]);
-            bound += roots[i] * reach * reach;
+            const Float of_x = V::splat(x[i]), root = V::splat(roots[i]);
+            unroll<F::kLevels>([&](auto level) BQ_INLINE_LAMBDA {
+                const Float difference = V::sub(V::load(attempts.values[v][level]), of_x);
+                V::store(table[i][level], V::mul(V::mul(root, difference), difference));
+            });
         }
-        if (bound > 1e-30f && bound < 1e38f) group.margin = bound * 0x1p-17f;
-    }
-    for (uint32_t left = changes; left != 0;) {
-        const int first = __builtin_ctz(left);
-        left &= left - 1;
-        if (on_grid >> first & 1) continue;
-        const int end = left != 0 ? __builtin_ctz(left) : kGridAttempts<F>;
-        const auto list = encode::candidates(grid, codes[1 + first]);
-        // Attempts from low to high whose ends are known; those between are filled, or halved.
-        struct Span {
-            int low, high;
-        } pending[8];
-        NearestCandidate known[kLanes];
-        const auto find = [&](int a) {
-            known[a] = nearest_candidate<F, V>(list, group, scales[a], kTableIndices<F>.value);
-            points[a] = static_cast<int32_t>(known[a].point);
-        };
-        int depth = 0;
-        find(first);
-        if (end - first > 1) {
-            find(end - 1);
-            pending[depth++] = {first, end - 1};
-        }
-        while (depth > 0) {
-            const Span span = pending[--depth];
-            if (span.high - span.low < 2) continue;
-            const NearestCandidate &low = known[span.low], &high = known[span.high];
-            if (low.point == high.point && low.clear && high.clear) {
-                for (int a = span.low + 1; a < span.high; ++a) points[a] = static_cast<int32_t>(low.point);
-                continue;
+        const Int codes = V::load_int(points + v * V::kLanes);
+        Int chosen = codes;
+        while (left != 0) {
+            const int32_t code = points[v * V::kLanes + __builtin_ctz(left)];
+            const auto here = V::equal(codes, V::splat_int(code));
+            left &= ~V::mask_bits(here);
+            const auto list = encode::candidates(grid, code);
+            const GridEntry* entries = list.chunks[0].entries;
+            const int count = 8 * list.count - list.padding;
+            Float least = V::splat(0x1.fffffep127f);
+            Int nearest = V::splat_int(static_cast<int32_t>(entries[0]));
+            for (int c = 0; c < count; ++c) {
+                const GridEntry entry = entries[c];
+                Float distance = V::load(table[0][level_of<F>(entry, 0)]);
+                unroll<F::kElements - 1>([&](auto before) BQ_INLINE_LAMBDA {
+                    constexpr int i = before + 1;
+                    distance = V::add(distance, V::load(table[i][level_of<F>(entry, i)]));
+                });
+                const Int candidate = V::splat_int(static_cast<int32_t>(entry));
+                nearest = V::select(V::less(distance, least), candidate, nearest);
+                least = V::min(distance, least);
             }
-            const int middle = (span.low + span.high) / 2;
-            find(middle);
-            pending[depth++] = {middle, span.high};
-            pending[depth++] = {span.low, middle};
+            chosen = V::select(here, nearest, chosen);
         }
+        V::store_int(points + v * V::kLanes, chosen);
     }
     return on_grid;
 }
@@ -294,10 +265,8 @@ BQ_INLINE ChosenPoint choose_point(const GridNeighbours& grid, const float* x, c
     if (code >= 0) return {static_cast<GridEntry>(code), true};
     GridGroup group;
     spread_group<F, V>(x, roots, group);
-    group.margin = 0;
-    return {
-        nearest_candidate<F, V>(encode::candidates(grid, code), group, scale, kTableIndices<F>.value).point,
-        false};
+    return {nearest_candidate<F, V>(encode::candidates(grid, code), group, scale, kTableIndices<F>.value),
+            false};
 }
 
 // The fits of all attempts.
@@ -350,18 +319,15 @@ BQ_INLINE void fit_grid_run(const GridNeighbours& grid, const float* x, const fl
     for (int i = 0; i < F::kRun / 8; ++i) run.signs[i] = signs[i];
 
     constexpr int kLanes = kAttemptLanes<F>;
-    alignas(32) float inverses[kLanes], scales[kLanes], x_level[kLanes], level_level[kLanes];
-    for (int at = 0; at < kLanes; at += V::kLanes) {
-        const auto inverse = V::div(V::load(kAttemptSpreads<F>.values + at), V::splat(peak));
-        V::store(inverses + at, inverse);
-        V::store(scales + at, V::div(V::splat(1), inverse));
-    }
-    const bool bounded = scales[0] < 1e17f && high < 1e17f;
+    GridAttempts<F, V> attempts;
+    begin_grid_attempts<F, V>(peak, attempts);
     alignas(32) int32_t points[kGroups<F>][kLanes];
     uint32_t on_grid[kGroups<F>];
-    for (int g = 0; g < kGroups<F>; ++g)
-        on_grid[g] = choose_points<F, V>(grid, x + g * F::kElements, roots + g * F::kElements, inverses,
-                                         scales, bounded, points[g]);
+    for (int g = 0; g < kGroups<F>; ++g) {
+        const int at = g * F::kElements;
+        on_grid[g] = choose_points<F, V>(grid, x + at, roots + at, attempts, points[g]);
+    }
+    alignas(32) float x_level[kLanes], level_level[kLanes];
     fit_attempts<F, V>(x, weights, points, x_level, level_level);
     int best = -1;
     float gain = 0;

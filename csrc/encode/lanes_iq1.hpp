@@ -250,10 +250,8 @@ BQ_INLINE void fit_ternary_runs(const GridNeighbours& grid, const float* x, cons
                                   [&](const GridNeighbours::List& list, int at, float scale, bool down) {
                                       GridGroup group;
                                       spread_group<TernaryCandidates, E>(x + at, weights + at, group);
-                                      group.margin = 0;
                                       return nearest_candidate<TernaryCandidates, E>(
-                                                 list, group, scale, kShiftedValues.values[down])
-                                          .point;
+                                          list, group, scale, kShiftedValues.values[down]);
                                   });
     }
 }
