@@ -118,73 +118,91 @@ BQ_INLINE void store_levels_32(const typename V::Int (&v)[32 / V::kLanes], Block
     if constexpr (requires { b.qh; }) store_fifth_bits_32<V>(v, b.qh);
 }
 
-// Calls encode(x, blocks, count) for as many blocks of n elements at a time as V has lanes.
-template <class V, int n, class Block, class EncodeGroup>
-BQ_INLINE void each_group(const float* x, uint8_t* out, int64_t k, EncodeGroup encode) {
-    Block* blocks = reinterpret_cast<Block*>(out);
-    for (int64_t left = k / n; left > 0; left -= V::kLanes) {
-        encode(x, blocks, left < V::kLanes ? left : V::kLanes);
-        x += n * V::kLanes;
-        blocks += V::kLanes;
+// Encodes a row in steps of kStep blocks (or runs) of n elements: prepare(x, count, at) finds the scales of
+// as many as V has lanes, which go to the places from `at` on of arrays of kStep; then encode(x, block, at)
+// is called for each. Scales take long chains of operations: those of a step overlap.
+template <class V>
+constexpr int kStep = 4 * V::kLanes;
+
+template <class V, int n, class Prepare, class Encode>
+BQ_INLINE void each_step(const float* x, int64_t blocks, Prepare prepare, Encode encode) {
+    for (int64_t begin = 0; begin < blocks; begin += kStep<V>) {
+        const int64_t left = blocks - begin;
+        const int count = left < kStep<V> ? static_cast<int>(left) : kStep<V>;
+        const float* from = x + begin * n;
+        for (int at = 0; at < count; at += V::kLanes)
+            prepare(from + n * at, count - at < V::kLanes ? count - at : V::kLanes, at);
+        for (int at = 0; at < count; ++at) encode(from + n * at, begin + at, at);
     }
 }
 
 // In the next two, values that do not fit an integer give one whose low byte is 0, as in legacy.cpp.
 template <class V, class Block, int limit>
 void encode_peaks(const float* x, uint8_t* out, int64_t k) {
-    each_group<V, 32, Block>(x, out, k, [](const float* from, Block* blocks, int64_t count) BQ_INLINE_LAMBDA {
+    Block* blocks = reinterpret_cast<Block*>(out);
+    float inverses[kStep<V>];
+    uint16_t d[kStep<V>];
+    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
         const auto scale = V::div(peak_of_runs<V, 32>(from, count), V::splat(static_cast<float>(-limit)));
-        float inverses[V::kLanes];
-        uint16_t d[V::kLanes];
-        V::store(inverses, inverse_or_zero<V>(scale));
-        V::store_halves(d, scale);
-        for (int64_t b = 0; b < count; ++b, from += 32) {
-            const auto inverse = V::splat(inverses[b]);
-            const auto offset = V::splat(static_cast<float>(limit) + 0.5f);
-            typename V::Int levels[32 / V::kLanes];
-            for (int p = 0; p < 32 / V::kLanes; ++p) {
-                const auto value = V::add(V::mul(V::load(from + p * V::kLanes), inverse), offset);
-                levels[p] = V::min(V::truncate_to_int(value), V::splat_int(2 * limit - 1));
-            }
-            blocks[b].d = d[b];
-            store_levels_32<V>(levels, blocks[b]);
+        V::store(inverses + at, inverse_or_zero<V>(scale));
+        V::store_halves(d + at, scale);
+    };
+    const auto encode = [&](const float* from, int64_t b, int at) BQ_INLINE_LAMBDA {
+        const auto inverse = V::splat(inverses[at]);
+        const auto offset = V::splat(static_cast<float>(limit) + 0.5f);
+        typename V::Int levels[32 / V::kLanes];
+        for (int p = 0; p < 32 / V::kLanes; ++p) {
+            const auto value = V::add(V::mul(V::load(from + p * V::kLanes), inverse), offset);
+            levels[p] = V::min(V::truncate_to_int(value), V::splat_int(2 * limit - 1));
         }
-    });
+        blocks[b].d = d[at];
+        store_levels_32<V>(levels, blocks[b]);
+    };
+    each_step<V, 32>(x, k / 32, prepare, encode);
+}
+
+// Of each run, in the lanes of low, the sign of the first zero where that is the lowest.
+template <class V, int n>
+BQ_INLINE typename V::Float with_first_zeros(const float* x, int count, typename V::Float low) {
+    if (!V::any(V::equal(low, V::splat(0)))) return low;
+    float lows[V::kLanes];
+    V::store(lows, low);
+    for (int l = 0; l < count; ++l, x += n) {
+        if (lows[l] != 0) continue;
+        int first = 0;
+        while (x[first] != 0) ++first;
+        lows[l] = x[first];
+    }
+    return V::load(lows);
 }
 
 template <class V, class Block, int top>
 void encode_ranges(const float* x, uint8_t* out, int64_t k) {
-    each_group<V, 32, Block>(x, out, k, [](const float* from, Block* blocks, int64_t count) BQ_INLINE_LAMBDA {
-        Extremes<V> e = extremes_of_runs<V, 32>(from, count);
-        float lows[V::kLanes], inverses[V::kLanes];
-        uint16_t d[V::kLanes], m[V::kLanes];
-        V::store(lows, e.low);
-        if (V::any(V::equal(e.low, V::splat(0)))) {  // the sign of the first zero is stored
-            for (int64_t b = 0; b < count; ++b)
-                for (int i = 0; i < 32 && lows[b] == 0; ++i)
-                    if (from[32 * b + i] == 0) {
-                        lows[b] = from[32 * b + i];
-                        break;
-                    }
-            e.low = V::load(lows);
-            e.high = V::select(V::equal(e.high, e.low), e.low, e.high);
+    Block* blocks = reinterpret_cast<Block*>(out);
+    float lows[kStep<V>], inverses[kStep<V>];
+    uint16_t d[kStep<V>], m[kStep<V>];
+    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
+        const Extremes<V> e = extremes_of_runs<V, 32>(from, count);
+        const auto low = with_first_zeros<V, 32>(from, count, e.low);
+        const auto high = V::select(V::equal(e.high, low), low, e.high);
+        const auto scale = V::div(V::sub(high, low), V::splat(static_cast<float>(top)));
+        V::store(lows + at, low);
+        V::store(inverses + at, inverse_or_zero<V>(scale));
+        V::store_halves(d + at, scale);
+        V::store_halves(m + at, low);
+    };
+    const auto encode = [&](const float* from, int64_t b, int at) BQ_INLINE_LAMBDA {
+        const auto inverse = V::splat(inverses[at]), low = V::splat(lows[at]);
+        typename V::Int levels[32 / V::kLanes];
+        for (int p = 0; p < 32 / V::kLanes; ++p) {
+            const auto value = V::mul(V::sub(V::load(from + p * V::kLanes), low), inverse);
+            levels[p] = V::truncate_to_int(V::add(value, V::splat(0.5f)));
         }
-        const auto scale = V::div(V::sub(e.high, e.low), V::splat(static_cast<float>(top)));
-        V::store(inverses, inverse_or_zero<V>(scale));
-        V::store_halves(d, scale);
-        V::store_halves(m, e.low);
-        for (int64_t b = 0; b < count; ++b, from += 32) {
-            const auto inverse = V::splat(inverses[b]), low = V::splat(lows[b]);
-            typename V::Int levels[32 / V::kLanes];
-            for (int p = 0; p < 32 / V::kLanes; ++p) {
-                const auto value = V::mul(V::sub(V::load(from + p * V::kLanes), low), inverse);
-                levels[p] = V::truncate_to_int(V::add(value, V::splat(0.5f)));
-            }
-            blocks[b].d = d[b];
-            blocks[b].m = m[b];
-            store_levels_32<V>(levels, blocks[b]);
-        }
-    });
+        blocks[b].d = d[at];
+        blocks[b].m = m[at];
+        store_levels_32<V>(levels, blocks[b]);
+    };
+    each_step<V, 32>(x, k / 32, prepare, encode);
 }
 
 // Halves away from zero, for |value| < 2^22: the addend is the float below 0.5, so that what is just below a
@@ -198,21 +216,22 @@ BQ_INLINE typename V::Int round_half_away(typename V::Float value) {
 
 template <class V>
 void encode_q8_0(const float* x, uint8_t* out, int64_t k, const float*) {
-    each_group<V, 32, BlockQ8_0>(
-        x, out, k, [](const float* from, BlockQ8_0* blocks, int64_t count) BQ_INLINE_LAMBDA {
-            const auto scale = V::div(magnitude_of<V>(extremes_of_runs<V, 32>(from, count)), V::splat(127));
-            float inverses[V::kLanes];
-            uint16_t d[V::kLanes];
-            V::store(inverses, finite_inverse<V>(scale));
-            V::store_halves(d, scale);
-            for (int64_t b = 0; b < count; ++b, from += 32) {
-                const auto inverse = V::splat(inverses[b]);
-                blocks[b].d = d[b];
-                fill_levels<V, 32>(reinterpret_cast<uint8_t*>(blocks[b].qs), [&](int i) BQ_INLINE_LAMBDA {
-                    return round_half_away<V>(V::mul(V::load(from + i), inverse));
-                });
-            }
+    BlockQ8_0* blocks = reinterpret_cast<BlockQ8_0*>(out);
+    float inverses[kStep<V>];
+    uint16_t d[kStep<V>];
+    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
+        const auto scale = V::div(magnitude_of<V>(extremes_of_runs<V, 32>(from, count)), V::splat(127));
+        V::store(inverses + at, finite_inverse<V>(scale));
+        V::store_halves(d + at, scale);
+    };
+    const auto encode = [&](const float* from, int64_t b, int at) BQ_INLINE_LAMBDA {
+        const auto inverse = V::splat(inverses[at]);
+        blocks[b].d = d[at];
+        fill_levels<V, 32>(reinterpret_cast<uint8_t*>(blocks[b].qs), [&](int i) BQ_INLINE_LAMBDA {
+            return round_half_away<V>(V::mul(V::load(from + i), inverse));
         });
+    };
+    each_step<V, 32>(x, k / 32, prepare, encode);
 }
 
 template <class V>

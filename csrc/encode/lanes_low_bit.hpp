@@ -88,16 +88,8 @@ void encode_q1_0(const float* x, uint8_t* out, int64_t k, const float*) {
         const int64_t left = k / 128 - n, count = left < V::kLanes ? left : V::kLanes;
         const float* runs[V::kLanes];
         point_at_runs<V>(x + 128 * n, 128, count, runs);
-        auto magnitudes = V::splat(0);
-        for (int at = 0; at < 128; at += V::kTile) {
-            Columns<V, V::kTile> tile;
-            V::transpose_tile(runs, at, tile.values);
-            for (int i = 0; i < V::kTile; ++i) magnitudes = V::add(magnitudes, V::abs(column<V>(tile, i)));
-        }
-        uint16_t scales[V::kLanes];
-        store_scales_f16<V>(scales, V::div(magnitudes, V::splat(128)));
-        for (int64_t b = 0; b < count; ++b) {
-            blocks[n + b].d = scales[b];
+        // Signs first: memory is read in order.
+        for (int64_t b = 0; b < count; ++b)
             for (int word = 0; word < 4; ++word) {
                 const float* from = runs[b] + 32 * word;
                 const uint32_t bits = bits_of_32<V>([&](int p) BQ_INLINE_LAMBDA {
@@ -106,35 +98,59 @@ void encode_q1_0(const float* x, uint8_t* out, int64_t k, const float*) {
                 for (int byte = 0; byte < 4; ++byte)
                     blocks[n + b].qs[4 * word + byte] = static_cast<uint8_t>(bits >> 8 * byte);
             }
+        auto magnitudes = V::splat(0);
+        for (int at = 0; at < 128; at += 4 * V::kTile) {
+            Columns<V, 4 * V::kTile> tiles;
+            for (int tile = 0; tile < 4; ++tile)
+                V::transpose_tile(runs, at + tile * V::kTile, tiles.values + tile * V::kTile * V::kLanes);
+            for (int i = 0; i < 4 * V::kTile; ++i)
+                magnitudes = V::add(magnitudes, V::abs(column<V>(tiles, i)));
         }
+        uint16_t scales[V::kLanes];
+        store_scales_f16<V>(scales, V::div(magnitudes, V::splat(128)));
+        for (int64_t b = 0; b < count; ++b) blocks[n + b].d = scales[b];
     }
+}
+
+// Pairs of bits, one to a byte, to four in a byte each: of 64 levels sixteen bytes.
+template <class V>
+BQ_INLINE void store_pairs_of_64(const uint8_t* levels, uint8_t* qs) {
+    typename V::Int bytes[16 / V::kLanes];
+    for (int p = 0; p < 16 / V::kLanes; ++p) {
+        const auto four = V::load_int(reinterpret_cast<const int32_t*>(levels + p * 4 * V::kLanes));
+        const auto low = V::bit_or(four, V::template shift_right<6>(four));
+        bytes[p] = V::bit_or(low, V::template shift_right<12>(low));
+    }
+    V::store_bytes_of_16(qs, bytes);
 }
 
 template <class V>
 void encode_q2_0(const float* x, uint8_t* out, int64_t k, const float*) {
-    each_group<V, 64, BlockQ2_0>(
-        x, out, k, [](const float* from, BlockQ2_0* blocks, int64_t count) BQ_INLINE_LAMBDA {
-            const auto scale = magnitude_of<V>(extremes_of_runs<V, 64>(from, count));
-            float inverses[V::kLanes];
-            uint16_t d[V::kLanes];
-            V::store(inverses, inverse_or_zero<V>(scale));
-            V::store_halves(d, scale);
-            for (int64_t b = 0; b < count; ++b, from += 64) {
-                // A scale too small for its inverse to be finite makes every element -1.
-                const auto inverse = V::splat(inverses[b]);
-                const auto offset = V::splat_int(inverses[b] < __builtin_inff() ? 1 : 0);
-                uint8_t levels[64];
-                fill_levels<V, 64>(levels, [&](int i) BQ_INLINE_LAMBDA {
-                    return V::add(round_half_away<V>(V::mul(V::load(from + i), inverse)), offset);
-                });
-                blocks[b].d = d[b];
-                for (int byte = 0; byte < 16; ++byte) {
-                    // The low pairs of four bytes meet in the highest byte of the product.
-                    const auto four = load_as<uint32_t>(levels + 4 * byte) & 0x03030303u;
-                    blocks[b].qs[byte] = static_cast<uint8_t>(four * 0x01041040u >> 24);
-                }
-            }
+    BlockQ2_0* blocks = reinterpret_cast<BlockQ2_0*>(out);
+    float inverses[kStep<V>];
+    uint16_t d[kStep<V>];
+    uint8_t levels[64 * kStep<V>];  // packed after a step, when they have reached the cache
+    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
+        const auto scale = magnitude_of<V>(extremes_of_runs<V, 64>(from, count));
+        V::store(inverses + at, inverse_or_zero<V>(scale));
+        V::store_halves(d + at, scale);
+    };
+    const auto encode = [&](const float* from, int64_t, int at) BQ_INLINE_LAMBDA {
+        // A scale too small for its inverse to be finite makes every element -1.
+        const auto inverse = V::splat(inverses[at]);
+        const auto offset = V::splat_int(inverses[at] < __builtin_inff() ? 1 : 0);
+        fill_levels<V, 64>(levels + 64 * at, [&](int i) BQ_INLINE_LAMBDA {
+            return V::add(round_half_away<V>(V::mul(V::load(from + i), inverse)), offset);
         });
+    };
+    for (int64_t left = k / 64; left > 0; left -= kStep<V>, x += 64 * kStep<V>, blocks += kStep<V>) {
+        const int64_t count = left < kStep<V> ? left : kStep<V>;
+        each_step<V, 64>(x, count, prepare, encode);
+        for (int64_t b = 0; b < count; ++b) {
+            blocks[b].d = d[b];
+            store_pairs_of_64<V>(levels + 64 * b, blocks[b].qs);
+        }
+    }
 }
 
 // The sign of a value in the place that it has in a code.
@@ -170,7 +186,21 @@ BQ_INLINE typename V::Int nearest_code_by_distance(typename V::Float v, float sc
     return code;
 }
 
-constexpr float kBounds[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
+// The bounds of a step's runs: those of run `at` are `at` floats on.
+template <class V>
+struct Bounds {
+    float values[7][kStep<V>];
+};
+
+template <class V>
+BQ_INLINE void set_bounds(typename V::Float scale, Bounds<V>& bounds, int at) {
+    constexpr float kBounds[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
+    for (int i = 0; i < 7; ++i) V::store(bounds.values[i] + at, V::mul(scale, V::splat(kBounds[i])));
+}
+template <class V>
+BQ_INLINE void get_bounds(const Bounds<V>& all, int at, typename V::Float (&bounds)[7]) {
+    for (int i = 0; i < 7; ++i) bounds[i] = V::splat(all.values[i][at]);
+}
 
 // As e8m0_for in microscaling.cpp. The float32 nearest to a logarithm just below p is p itself if the
 // magnitude is 2^p (1 - j / 2^24) with j up to the half distance of the floats below p times 2^24 ln 2.
@@ -197,27 +227,34 @@ BQ_INLINE uint8_t e8m0_of(float largest) {
 
 template <class V>
 void encode_mxfp4(const float* x, uint8_t* out, int64_t k, const float*) {
-    each_group<V, 32, BlockMXFP4>(
-        x, out, k, [](const float* from, BlockMXFP4* blocks, int64_t count) BQ_INLINE_LAMBDA {
-            float magnitudes[V::kLanes];
-            V::store(magnitudes, magnitude_of<V>(extremes_of_runs<V, 32>(from, count)));
-            for (int64_t b = 0; b < count; ++b, from += 32) {
-                const uint8_t e = e8m0_of(magnitudes[b]);
-                const float scale = fp4::half_of_e8m0(e);
-                typename V::Int codes[32 / V::kLanes];
-                if (e >= 253) {  // the largest values overflow
-                    for (int p = 0; p < 32 / V::kLanes; ++p)
-                        codes[p] = nearest_code_by_distance<V>(V::load(from + p * V::kLanes), scale);
-                } else {
-                    typename V::Float bounds[7];
-                    for (int i = 0; i < 7; ++i) bounds[i] = V::mul(V::splat(kBounds[i]), V::splat(scale));
-                    for (int p = 0; p < 32 / V::kLanes; ++p)
-                        codes[p] = nearest_code<V>(V::load(from + p * V::kLanes), bounds);
-                }
-                blocks[b].e = e;
-                store_nibbles_32<V>(codes, blocks[b].qs);
-            }
-        });
+    BlockMXFP4* blocks = reinterpret_cast<BlockMXFP4*>(out);
+    float scales[kStep<V>];
+    uint8_t stored[kStep<V>];
+    Bounds<V> bounds;
+    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
+        float magnitudes[V::kLanes];
+        V::store(magnitudes, magnitude_of<V>(extremes_of_runs<V, 32>(from, count)));
+        for (int l = 0; l < V::kLanes; ++l) {
+            stored[at + l] = e8m0_of(magnitudes[l]);
+            scales[at + l] = fp4::half_of_e8m0(stored[at + l]);
+        }
+        set_bounds<V>(V::load(scales + at), bounds, at);
+    };
+    const auto encode = [&](const float* from, int64_t b, int at) BQ_INLINE_LAMBDA {
+        typename V::Int codes[32 / V::kLanes];
+        if (stored[at] >= 253) {  // the largest values overflow
+            for (int p = 0; p < 32 / V::kLanes; ++p)
+                codes[p] = nearest_code_by_distance<V>(V::load(from + p * V::kLanes), scales[at]);
+        } else {
+            typename V::Float own[7];
+            get_bounds<V>(bounds, at, own);
+            for (int p = 0; p < 32 / V::kLanes; ++p)
+                codes[p] = nearest_code<V>(V::load(from + p * V::kLanes), own);
+        }
+        blocks[b].e = stored[at];
+        store_nibbles_32<V>(codes, blocks[b].qs);
+    };
+    each_step<V, 32>(x, k / 32, prepare, encode);
 }
 
 // As ue4m3_of in microscaling.cpp, of numbers >= 0.
@@ -234,41 +271,39 @@ BQ_INLINE typename V::Int ue4m3_of(typename V::Float scale) {
 }
 
 template <class V>
-BQ_INLINE void encode_nvfp4_runs(const float* x, int64_t count, uint8_t* scales, uint8_t* codes) {
-    const auto magnitude = magnitude_of<V>(extremes_of_runs<V, 16>(x, count));
-    const auto code = ue4m3_of<V>(V::div(magnitude, V::splat(6)));
-    const auto scale = V::mul(V::from_bits(V::template shift_left<20>(code)), V::splat(0x1p119f));
-    V::store_bytes(scales, code);
-    float run_scales[V::kLanes], bounds[7 * V::kLanes];
-    V::store(run_scales, scale);
-    for (int i = 0; i < 7; ++i) V::store(bounds + i * V::kLanes, V::mul(scale, V::splat(kBounds[i])));
-    for (int64_t r = 0; r < count; ++r, x += 16, codes += 16) {
-        if (scales[r] == 0 || scales[r] == kLargestUe4m3) {  // perhaps too small
-            fill_levels<V, 16>(codes, [&](int i) BQ_INLINE_LAMBDA {
-                return nearest_code_by_distance<V>(V::load(x + i), run_scales[r]);
-            });
-        } else {
-            typename V::Float own[7];
-            for (int i = 0; i < 7; ++i) own[i] = V::splat(bounds[i * V::kLanes + r]);
-            fill_levels<V, 16>(codes,
-                               [&](int i) BQ_INLINE_LAMBDA { return nearest_code<V>(V::load(x + i), own); });
-        }
-    }
-}
-
-template <class V>
 void encode_nvfp4(const float* x, uint8_t* out, int64_t k, const float*) {
     BlockNVFP4* blocks = reinterpret_cast<BlockNVFP4*>(out);
-    constexpr int kAtOnce = V::kLanes / 4;  // blocks
-    for (int64_t n = 0; n < k / 64; n += kAtOnce) {
-        const int64_t left = k / 64 - n, count = left < kAtOnce ? left : kAtOnce;
-        uint8_t scales[V::kLanes], codes[16 * V::kLanes];
-        encode_nvfp4_runs<V>(x + 64 * n, 4 * count, scales, codes);
-        for (int64_t b = 0; b < count; ++b) {
-            memcpy(blocks[n + b].scales, scales + 4 * b, 4);
-            store_levels(codes + 64 * b, blocks[n + b]);
+    float run_scales[kStep<V>];
+    uint8_t stored[kStep<V>];
+    Bounds<V> bounds;
+    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
+        const auto magnitude = magnitude_of<V>(extremes_of_runs<V, 16>(from, count));
+        const auto code = ue4m3_of<V>(V::div(magnitude, V::splat(6)));
+        const auto scale = V::mul(V::from_bits(V::template shift_left<20>(code)), V::splat(0x1p119f));
+        V::store(run_scales + at, scale);
+        set_bounds<V>(scale, bounds, at);
+        V::store_bytes(stored + at, code);
+    };
+    const auto encode = [&](const float* from, int64_t r, int at) BQ_INLINE_LAMBDA {
+        BlockNVFP4& b = blocks[r / 4];
+        uint8_t own[16];
+        b.scales[r % 4] = stored[at];
+        if (stored[at] == 0 || stored[at] == kLargestUe4m3) {  // perhaps too small
+            fill_levels<V, 16>(own, [&](int i) BQ_INLINE_LAMBDA {
+                return nearest_code_by_distance<V>(V::load(from + i), run_scales[at]);
+            });
+        } else {
+            typename V::Float own_bounds[7];
+            get_bounds<V>(bounds, at, own_bounds);
+            fill_levels<V, 16>(
+                own, [&](int i) BQ_INLINE_LAMBDA { return nearest_code<V>(V::load(from + i), own_bounds); });
         }
-    }
+        // Elements i and i + 8 to byte i.
+        const auto low = load_as<uint64_t>(own), high = load_as<uint64_t>(own + 8);
+        const uint64_t bytes = low | high << 4;
+        memcpy(b.qs + r % 4 * 8, &bytes, 8);
+    };
+    each_step<V, 16>(x, k / 16, prepare, encode);
 }
 
 }  // namespace
