@@ -64,3 +64,19 @@ static inline __m256i bq_emulated_cvtepi32_epi16(__m512i a) {
 }
 #undef _mm512_cvtepi32_epi16
 #define _mm512_cvtepi32_epi16(a) bq_emulated_cvtepi32_epi16(a)
+
+static inline __m128i bq_emulated_cvtepi32_epi8(__m512i a) {
+    const __m256i words = bq_emulated_cvtepi32_epi16(a), low = _mm256_set1_epi16(255);
+    const __m256i bytes = _mm256_and_si256(words, low);
+    return _mm_packus_epi16(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+}
+#undef _mm512_cvtepi32_epi8
+#define _mm512_cvtepi32_epi8(a) bq_emulated_cvtepi32_epi8(a)
+
+static inline __m512i bq_emulated_cvttps_epi32(__m512 a) {
+    const __m256i low = _mm256_cvttps_epi32(simde_mm512_castps512_ps256(a));
+    const __m256i high = _mm256_cvttps_epi32(bq_emulated_upper<__m256>(a));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_cvttps_epi32
+#define _mm512_cvttps_epi32(a) bq_emulated_cvttps_epi32(a)
