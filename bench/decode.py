@@ -47,7 +47,9 @@ def output(dtype: str) -> np.ndarray:
 
 
 def gguf_rate(q: bq.QuantizedTensor, seconds: float) -> float | None:
-    """gguf-py's GB/s, where it has a decoder."""
+    """gguf-py's GB/s, where it has a decoder (of F32 it makes a view)."""
+    if q.format == "F32":
+        return None
     try:
         import gguf
 
