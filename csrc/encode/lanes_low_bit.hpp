@@ -225,33 +225,37 @@ BQ_INLINE uint8_t e8m0_of(float largest) {
     return static_cast<uint8_t>(power - 2 + 127);
 }
 
+// The nearest code for a scale that is a power of two, by the first bits of the magnitude: e is the exponent
+// field of an element that is the scale. Four steps of the first two bits of the mantissa, each up to its
+// end, are an octave; the table starts above half the scale. Below it are 1 and, up to a quarter, 0.
+constexpr int32_t kNearestInOctaves[16] = {1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7};
+template <class V>
+BQ_INLINE typename V::Int nearest_code_of_power(typename V::Float v, int e) {
+    const auto magnitude = V::bits_of(V::abs(v));
+    const auto steps = V::template shift_right<21>(V::add(magnitude, V::splat_int(0x1fffff)));
+    const auto place = V::sub(steps, V::splat_int(4 * (e - 1) + 1));
+    const auto code = V::lookup16(kNearestInOctaves, V::max(place, V::splat_int(0)));
+    return V::select(V::less(place, V::splat_int(-4)), V::splat_int(0), V::bit_or(code, sign_of_code<V>(v)));
+}
+
 template <class V>
 void encode_mxfp4(const float* x, uint8_t* out, int64_t k, const float*) {
     BlockMXFP4* blocks = reinterpret_cast<BlockMXFP4*>(out);
-    float scales[kStep<V>];
-    uint8_t stored[kStep<V>];
-    Bounds<V> bounds;
+    float magnitudes[kStep<V>];
     const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
-        float magnitudes[V::kLanes];
-        V::store(magnitudes, magnitude_of<V>(extremes_of_runs<V, 32>(from, count)));
-        for (int l = 0; l < V::kLanes; ++l) {
-            stored[at + l] = e8m0_of(magnitudes[l]);
-            scales[at + l] = fp4::half_of_e8m0(stored[at + l]);
-        }
-        set_bounds<V>(V::load(scales + at), bounds, at);
+        V::store(magnitudes + at, magnitude_of<V>(extremes_of_runs<V, 32>(from, count)));
     };
     const auto encode = [&](const float* from, int64_t b, int at) BQ_INLINE_LAMBDA {
+        const uint8_t e = e8m0_of(magnitudes[at]);
         typename V::Int codes[32 / V::kLanes];
-        if (stored[at] >= 253) {  // the largest values overflow
+        if (e < 3 || e >= 253) {  // a quarter of the scale is subnormal, or the largest values overflow
             for (int p = 0; p < 32 / V::kLanes; ++p)
-                codes[p] = nearest_code_by_distance<V>(V::load(from + p * V::kLanes), scales[at]);
+                codes[p] = nearest_code_by_distance<V>(V::load(from + p * V::kLanes), fp4::half_of_e8m0(e));
         } else {
-            typename V::Float own[7];
-            get_bounds<V>(bounds, at, own);
             for (int p = 0; p < 32 / V::kLanes; ++p)
-                codes[p] = nearest_code<V>(V::load(from + p * V::kLanes), own);
+                codes[p] = nearest_code_of_power<V>(V::load(from + p * V::kLanes), e);
         }
-        blocks[b].e = stored[at];
+        blocks[b].e = e;
         store_nibbles_32<V>(codes, blocks[b].qs);
     };
     each_step<V, 32>(x, k / 32, prepare, encode);
