@@ -229,6 +229,19 @@ BQ_INLINE uint32_t choose_points(const GridNeighbours& grid, const float* x, con
                 V::store(table[i][level], V::mul(V::mul(root, difference), difference));
             });
         }
+        // Points of eight elements share their first levels with others: sum over three of them beforehand.
+        constexpr int kPrefix = F::kElements == 8 ? 3 : 1;
+        constexpr GridEntry kPrefixMask = (1u << kPrefix * F::kLevelBits) - 1;
+        alignas(32) float sums[kPrefix == 1 ? 1 : kPrefixMask + 1][V::kLanes];
+        if constexpr (kPrefix > 1) {
+            for (int levels = 0; levels < 9; ++levels) {
+                const int a = levels % 3, b = levels / 3;
+                const Float of_two = V::add(V::load(table[0][a]), V::load(table[1][b]));
+                for (int c = 0; c < 3; ++c)
+                    V::store(sums[c << 4 | b << 2 | a], V::add(of_two, V::load(table[2][c])));
+            }
+        }
+        const float (*prefixes)[V::kLanes] = kPrefix == 1 ? table[0] : sums;
         const Int codes = V::load_int(points + v * V::kLanes);
         Int chosen = codes;
         while (left != 0) {
@@ -242,9 +255,9 @@ BQ_INLINE uint32_t choose_points(const GridNeighbours& grid, const float* x, con
             Int nearest = V::splat_int(static_cast<int32_t>(entries[0]));
             for (int c = 0; c < count; ++c) {
                 const GridEntry entry = entries[c];
-                Float distance = V::load(table[0][level_of<F>(entry, 0)]);
-                unroll<F::kElements - 1>([&](auto before) BQ_INLINE_LAMBDA {
-                    constexpr int i = before + 1;
+                Float distance = V::load(prefixes[entry & kPrefixMask]);
+                unroll<F::kElements - kPrefix>([&](auto after) BQ_INLINE_LAMBDA {
+                    constexpr int i = kPrefix + after;
                     distance = V::add(distance, V::load(table[i][level_of<F>(entry, i)]));
                 });
                 const Int candidate = V::splat_int(static_cast<int32_t>(entry));
