@@ -108,7 +108,8 @@ def bar_chart(path: str, title: str, unit: str, panels: Mapping[str, Mapping[str
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = list(dict.fromkeys(n for series in panels.values() for values in series.values() for n in values))
+    shown = {n for series in panels.values() for values in series.values() for n in values}
+    names = [n for n in bq.formats if n in shown]
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(max(8.0, 0.55 * len(names) + 2), 3.4 * len(panels)), squeeze=False, sharex=True
     )
