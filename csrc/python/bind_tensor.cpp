@@ -21,6 +21,20 @@ uint8_t* mutable_bytes(py::array& a) {
     return static_cast<uint8_t*>(a.mutable_data());
 }
 
+// Elements that are checked and then encoded, while the memory brings the next ones, when no imatrix ties a
+// row together. Formats that search have enough to do to keep all lanes busy with longer ones.
+int64_t piece_of_row(const FormatInfo& format) {
+    return format.block_size < 256 || format.run == format.block_size ? 512 : 4096;
+}
+
+// Only short pieces: more lines than can be under way at once would be waited for.
+void prefetch([[maybe_unused]] const float* x, [[maybe_unused]] int64_t count) {
+#if defined(__GNUC__)
+    if (count > 512) return;
+    for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(x + i);
+#endif
+}
+
 // Returns the flat index of the first NaN or infinity, or -1 when all rows were encoded.
 int64_t encode(const py::array& x, int element_type, int format_id, py::array out, const py::object& imatrix,
                int threads) {
@@ -45,6 +59,7 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
     const int64_t rows_per_expert = std::max<int64_t>(1, source.rows / experts);
     uint8_t* bytes = mutable_bytes(out);
     const bool plain = source.is_plain_f32();
+    const int64_t pieces = piece_of_row(format);
     std::atomic<int64_t> first_bad{-1};
     std::atomic<bool> out_of_memory{false};
     {
@@ -58,13 +73,18 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
             }
             for (int64_t r = begin; r < end; ++r) {
                 const float* row = source.load(r, table, scratch.get());
-                const int64_t bad = first_nonfinite(row, k);
-                if (bad >= 0) {
-                    note_first(first_bad, r * k + bad);
-                    return;
+                const float* importance = weights ? weights + r / rows_per_expert * k : nullptr;
+                const int64_t piece = importance ? k : std::min(k, pieces);
+                for (int64_t at = 0; at < k; at += piece) {
+                    const int64_t count = std::min(piece, k - at);
+                    const int64_t bad = first_nonfinite(row + at, count);
+                    if (bad >= 0) {
+                        note_first(first_bad, r * k + at + bad);
+                        return;
+                    }
+                    if (plain && (at + 2 * piece < k || r + 1 < end)) prefetch(row + at + piece, piece);
+                    encode_row(row + at, bytes + r * row_bytes + format.row_bytes(at), count, importance);
                 }
-                encode_row(row, bytes + r * row_bytes, k,
-                           weights ? weights + r / rows_per_expert * k : nullptr);
             }
         });
     }
