@@ -19,6 +19,19 @@ struct OutF32 {
         S::store_f32(out + S::kWide, b);
     }
 };
+// The same past the caches: `out` must be a multiple of S::kStreams.
+struct OutF32PastCaches {
+    using Element = float;
+    template <class S>
+    static BQ_INLINE void store(float* out, typename S::Wide v) {
+        S::stream_f32(out, v);
+    }
+    template <class S>
+    static BQ_INLINE void store(float* out, typename S::Wide a, typename S::Wide b) {
+        S::stream_f32(out, a);
+        S::stream_f32(out + S::kWide, b);
+    }
+};
 struct OutF16 {
     using Element = uint16_t;
     template <class S>

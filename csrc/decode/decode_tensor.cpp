@@ -38,6 +38,8 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
     const bool copies = is_copy(format, type);
     const bool past_cache = elements * width >= kPastCacheBytes && (copies || type == DecodedType::f32);
     const StreamCopy stream = past_cache ? table.stream_copy : nullptr;
+    const bool direct =
+        kernel.decode_f32_past_caches != nullptr && reinterpret_cast<uintptr_t>(out) % 64 == 0;
     const auto decode = [&](int64_t from, int64_t count, void* to) {
         const uint8_t* at = blocks + format.row_bytes(from);
         if (type == DecodedType::f32)
@@ -53,6 +55,9 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
         if (stream == nullptr) return decode(from, to - from, target + from * width);
         if (copies) {
             stream(target + from * width, blocks + from * width, (to - from) * width);
+        } else if (direct) {
+            kernel.decode_f32_past_caches(blocks + format.row_bytes(from),
+                                          reinterpret_cast<float*>(target) + from, to - from);
         } else {
             alignas(64) uint8_t piece[kPiece * sizeof(float)];
             for (; from < to; from += kPiece) {

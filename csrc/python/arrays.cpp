@@ -1,6 +1,5 @@
 #include "python/arrays.hpp"
 
-#include <bit>
 #include <cstring>
 #include <string>
 
@@ -84,24 +83,6 @@ const float* RowSource::load(int64_t index, const KernelTable& table, float* scr
             break;
     }
     return scratch;
-}
-
-int64_t first_nonfinite(const float* x, int64_t n) {
-    constexpr uint32_t kExponent = 0x7f800000u;
-    const auto is_bad = [](float v) { return (std::bit_cast<uint32_t>(v) & kExponent) == kExponent; };
-    constexpr int64_t kChunk = 256, kLanes = 16;
-    int64_t begin = 0;
-    for (; begin + kChunk <= n; begin += kChunk) {
-        uint32_t bad[kLanes] = {};  // side by side, for the vectorizer
-        for (int64_t i = begin; i < begin + kChunk; i += kLanes)
-            for (int64_t j = 0; j < kLanes; ++j) bad[j] |= is_bad(x[i + j]);
-        uint32_t any = 0;
-        for (uint32_t b : bad) any |= b;
-        if (any) break;
-    }
-    for (; begin < n; ++begin)
-        if (is_bad(x[begin])) return begin;
-    return -1;
 }
 
 int64_t row_grain(int64_t k) {

@@ -32,9 +32,6 @@ struct RowSource {
     bool is_plain_f32() const;
 };
 
-// Index of the first element that is NaN or infinite, or -1.
-int64_t first_nonfinite(const float* x, int64_t n);
-
 // Rows are handed out to threads in pieces of about this many elements, so that small inputs stay on one.
 inline constexpr int64_t kElementsPerPiece = 8192;
 int64_t row_grain(int64_t k);  // rows of k elements in a piece

@@ -77,7 +77,7 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
                 const int64_t piece = importance ? k : std::min(k, pieces);
                 for (int64_t at = 0; at < k; at += piece) {
                     const int64_t count = std::min(piece, k - at);
-                    const int64_t bad = first_nonfinite(row + at, count);
+                    const int64_t bad = table.first_nonfinite(row + at, count);
                     if (bad >= 0) {
                         note_first(first_bad, r * k + at + bad);
                         return;

@@ -230,6 +230,7 @@ struct Avx2 {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
     }
     static constexpr int kStreams = 64;  // a cache line
+    static BQ_INLINE void stream_f32(float* p, Wide a) { _mm256_stream_ps(p, a); }
     static BQ_INLINE void stream(uint8_t* to, const uint8_t* from) {
         _mm256_stream_si256(reinterpret_cast<__m256i*>(to), load(from));
         _mm256_stream_si256(reinterpret_cast<__m256i*>(to + 32), load(from + 32));

@@ -63,6 +63,7 @@ struct Avx512 : Avx2 {
                                                31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
         _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded_to_bf16(a), upper, rounded_to_bf16(b)));
     }
+    static BQ_INLINE void stream_f32(float* p, Wide a) { _mm512_stream_ps(p, a); }
     static BQ_INLINE void stream(uint8_t* to, const uint8_t* from) {
         _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));
     }

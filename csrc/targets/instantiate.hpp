@@ -3,6 +3,7 @@
 #pragma once
 
 #include "decode/decode.hpp"
+#include "encode/finite.hpp"
 #include "matmul/quantize_activations.hpp"
 #include "simd/unpack_iq.hpp"
 #include "simd/unpack_lookup.hpp"
@@ -19,6 +20,7 @@ void fill_block_format(KernelTable& table) {
     f.decode_f32 = decode_row_of<S, id, OutF32>;
     f.decode_f16 = decode_row_of<S, id, OutF16>;
     f.decode_bf16 = decode_row_of<S, id, OutBF16>;
+    if constexpr (S::kStreams != 0) f.decode_f32_past_caches = decode_row_of<S, id, OutF32PastCaches>;
 }
 
 template <class S, FormatId... ids>
@@ -52,6 +54,7 @@ void fill_table(KernelTable& table, const char* isa) {
     fill_block_formats<S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
     fill_block_formats<S, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S>(table);
     table.quantize_activations = quantize_activations<S>;
+    table.first_nonfinite = first_nonfinite;
     if constexpr (S::kStreams != 0) table.stream_copy = stream_copy<S>;
     table.transformer = transformer_kernels();
 }

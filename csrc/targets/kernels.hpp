@@ -98,8 +98,14 @@ using MatmulFloatPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_
 // One row of k floats to blocks. imatrix is nullptr or holds k weights. Bytes are ggml's.
 using EncodeRow = void (*)(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 
+// The index of the first NaN or infinity, or -1.
+using FirstNonfinite = int64_t (*)(const float* x, int64_t n);
+
 struct FormatKernels {
     DecodeF32 decode_f32 = nullptr;
+    // The same with stores that leave the caches alone, to an `out` on a cache line. nullptr where there are
+    // none.
+    DecodeF32 decode_f32_past_caches = nullptr;
     DecodeU16 decode_f16 = nullptr;
     DecodeU16 decode_bf16 = nullptr;
     MatmulI8 matmul_i8 = nullptr;  // nullptr for the float formats
@@ -123,6 +129,7 @@ struct KernelTable {
     FormatKernels formats[kFormatIdLimit];
     PanelShape float_panel_shape{};  // of every matmul_float_panels: tile_rows and lanes
     QuantizeActivations quantize_activations = nullptr;
+    FirstNonfinite first_nonfinite = nullptr;
     StreamCopy stream_copy = nullptr;  // nullptr where the instruction set has no such stores
     TransformerKernels transformer;
 

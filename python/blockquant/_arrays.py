@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ Array = npt.NDArray[Any]
 
 # Codes that the core takes; bfloat16 travels as uint16.
 F32, F16, BF16, F64 = 0, 1, 2, 3
+_CACHE_LINE, _LARGE = 64, 16 << 20  # bytes
 _CODES = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.float64): F64}
 
 
@@ -89,6 +91,16 @@ def output_dtype(dtype: npt.DTypeLike | str) -> tuple[np.dtype[Any], int]:
     if code not in (F32, F16):
         raise TypeError(f"cannot decode to {wanted}; expected float32, float16 or ml_dtypes.bfloat16")
     return wanted, code
+
+
+def empty_on_cache_line(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """np.empty, but a large array starts on a cache line, so that the core can write it past the caches."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _LARGE:
+        return np.empty(shape, dtype)
+    buffer = np.empty(nbytes + _CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % _CACHE_LINE
+    return buffer[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

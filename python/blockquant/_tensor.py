@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from blockquant import _core
-from blockquant._arrays import BF16, Array, bf16_to_float32, check_out, output_dtype, take_floats, to_float32
+from blockquant._arrays import (
+    BF16,
+    Array,
+    bf16_to_float32,
+    check_out,
+    empty_on_cache_line,
+    output_dtype,
+    take_floats,
+    to_float32,
+)
 from blockquant._formats import Format, find_format
 from blockquant._runtime import thread_count
 from blockquant.errors import BlockquantError
@@ -90,7 +99,7 @@ class QuantizedTensor:
         if out is not None and dtype is np.float32:
             dtype = out.dtype
         wanted, code = output_dtype(dtype)
-        result = np.empty(self.shape, wanted) if out is None else check_out(out, self.shape, wanted)
+        result = empty_on_cache_line(self.shape, wanted) if out is None else check_out(out, self.shape, wanted)
         target = result.view(np.uint16) if code == BF16 else result
         _core.decode(self._data, self._format.ggml_type, target, code, thread_count(threads))
         return result

@@ -97,6 +97,45 @@ TEST_CASE("rounding to 16-bit floats is to nearest, ties to even, at every expon
     }
 }
 
+TEST_CASE("decoding past the caches has the same bits") {
+    Rng rng(6);
+    for (const KernelTable* table : runnable_kernels())
+        for (FormatId id : implemented_formats()) {
+            const FormatKernels& kernel = (*table)[id];
+            if (kernel.decode_f32_past_caches == nullptr) continue;
+            CAPTURE(std::string(table->isa));
+            CAPTURE(std::string(format_info(id).name));
+            for (int blocks : {1, 3, 8, 19}) {
+                const int64_t k = blocks * format_info(id).block_size;
+                const GuardedBytes w(random_bytes(static_cast<size_t>(format_info(id).row_bytes(k)), rng));
+                std::vector<float> plain(k), padded(k + 16, 7.0f);
+                kernel.decode_f32(w.data(), plain.data(), k);
+                float* line = padded.data();
+                while (reinterpret_cast<uintptr_t>(line) % 64 != 0) ++line;
+                kernel.decode_f32_past_caches(w.data(), line, k);
+                CHECK(std::memcmp(plain.data(), line, static_cast<size_t>(k) * sizeof(float)) == 0);
+            }
+        }
+}
+
+TEST_CASE("the first NaN or infinity is found wherever it is") {
+    for (const KernelTable* table : runnable_kernels()) {
+        CAPTURE(std::string(table->isa));
+        for (int64_t n : {0, 1, 31, 255, 256, 257, 600}) {
+            std::vector<float> x(n, -3.4e38f);
+            CHECK(table->first_nonfinite(x.data(), n) == -1);
+            int64_t wrong = 0;
+            for (int64_t at = 0; at < n; ++at) {
+                if (at + 5 < n) x[at + 5] = NAN;
+                x[at] = at % 2 == 0 ? -INFINITY : NAN;
+                wrong += table->first_nonfinite(x.data(), n) != at;
+                x[at] = 1e-40f;
+            }
+            CHECK(wrong == 0);
+        }
+    }
+}
+
 TEST_CASE("copies past the caches are copies, at every alignment and length") {
     Rng rng(5);
     const std::vector<uint8_t> source = random_bytes(700, rng);
