@@ -16,7 +16,7 @@ import numpy as np
 from bandwidth import Workers, aligned, fills
 from timing import Call, Choices, bar_chart, cell, in_turn, option_parser, parse, record, table, where
 
-ROWS, K = 2048, 4096
+ROWS, K = 4096, 4096  # 64 MB of float32, beyond the caches
 GGUF_ROWS = 64
 DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
