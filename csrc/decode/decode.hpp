@@ -55,6 +55,36 @@ struct OutBF16 {
         S::store_bf16(out, a, b);
     }
 };
+// The same where the only NaNs are quiet ones with no more bits set: rounding does not carry these away, so
+// that they need no care.
+struct OutBF16PlainNans {
+    using Element = uint16_t;
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
+        S::store_bf16(out, v);
+    }
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
+        S::store_bf16_plain_nans(out, a, b);
+    }
+};
+
+// The scales of kBlocks blocks in memory, a float for each run; minima likewise, if the format has them. For
+// OutBF16PlainNans NaNs lose the bits they came with.
+template <class S, FormatId id, int kBlocks, class Out>
+BQ_INLINE void load_scales(const uint8_t* w, float* scales, float* minima) {
+    using F = Unpack<S, id>;
+    typename S::Floats scale[2], minimum[2];
+    F::template scales<kBlocks>(w, scale, minimum);
+    for (int i = 0; i < 32 / F::kRun; ++i) {
+        if constexpr (IsSame<Out, OutBF16PlainNans>::value) scale[i] = S::plain_nans(scale[i]);
+        S::store8(scales + 8 * i, scale[i]);
+        if constexpr (CommonForm<id>::has_minima) {
+            if constexpr (IsSame<Out, OutBF16PlainNans>::value) minimum[i] = S::plain_nans(minimum[i]);
+            S::store8(minima + 8 * i, minimum[i]);
+        }
+    }
+}
 
 // The values of one chunk of 32: body(i, vector) for the 32 / S::kWide vectors in order. `scale` and
 // `minimum` point at the chunk's one float, or two for runs of 16.
@@ -71,18 +101,13 @@ BQ_INLINE void chunk_values(typename S::Bytes raw, const float* scale, const flo
 }
 
 // kBlocks blocks, 256 elements at most: body(chunk, i, vector).
-template <class S, FormatId id, int kBlocks, class Body>
+template <class S, FormatId id, int kBlocks, class Out = OutF32, class Body>
 BQ_INLINE void blocks_values(const uint8_t* w, Body&& body) {
     using F = Unpack<S, id>;
     using Form = CommonForm<id>;
     constexpr int kRunsPerChunk = 32 / F::kRun, kChunksPerBlock = Form::elements / 32;
-    typename S::Floats scale[2], minimum[2];
-    F::template scales<kBlocks>(w, scale, minimum);
     float scales[8 * kRunsPerChunk], minima[8 * kRunsPerChunk];
-    for (int i = 0; i < kRunsPerChunk; ++i) {
-        S::store8(scales + 8 * i, scale[i]);
-        if constexpr (Form::has_minima) S::store8(minima + 8 * i, minimum[i]);
-    }
+    load_scales<S, id, kBlocks, Out>(w, scales, minima);
     S::template repeat<kBlocks * kChunksPerBlock>([&](int j) BQ_INLINE_LAMBDA {
         const auto raw = F::chunk(w + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
         chunk_values<S, id>(raw, scales + j * kRunsPerChunk, minima + j * kRunsPerChunk,
@@ -94,7 +119,7 @@ BQ_INLINE void blocks_values(const uint8_t* w, Body&& body) {
 template <class S, FormatId id, int kBlocks, class Out>
 BQ_INLINE void decode_blocks(const uint8_t* w, typename Out::Element* out) {
     typename S::Wide first = S::wide_zero();
-    blocks_values<S, id, kBlocks>(w, [&](int j, int i, typename S::Wide v) BQ_INLINE_LAMBDA {
+    blocks_values<S, id, kBlocks, Out>(w, [&](int j, int i, typename S::Wide v) BQ_INLINE_LAMBDA {
         if (i % 2 == 0)
             first = v;
         else
@@ -114,13 +139,8 @@ BQ_INLINE void decode_blocks_by_level(const uint8_t* w, uint16_t* out) {
     constexpr int kVectors = (kChunks * kEntries + S::kWide - 1) / S::kWide;
     static_assert(kEntries <= 16);
 
-    typename S::Floats scale[2], minimum[2];
-    F::template scales<kBlocks>(w, scale, minimum);
     float scales[8 * kRunsPerChunk], minima[8 * kRunsPerChunk];
-    for (int i = 0; i < kRunsPerChunk; ++i) {
-        S::store8(scales + 8 * i, scale[i]);
-        if constexpr (Form::has_minima) S::store8(minima + 8 * i, minimum[i]);
-    }
+    load_scales<S, id, kBlocks, Out>(w, scales, minima);
     keep_in_memory(scales);
     if constexpr (Form::has_minima) keep_in_memory(minima);
 

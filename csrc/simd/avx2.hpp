@@ -153,12 +153,12 @@ struct Avx2 {
         const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
         return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, subnormal, small));
     }
+    // By way of float16, whose conversion takes subnormal numbers in its stride.
     static BQ_INLINE Floats halves_of_ue4m3(uint64_t bytes) {
-        const __m256i all = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
-        const __m256i nan = _mm256_cmpeq_epi32(all, _mm256_set1_epi32(0x7f));
-        const __m256i bits = _mm256_slli_epi32(_mm256_and_si256(all, _mm256_set1_epi32(0x7f)), 20);
-        const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p119f));
-        return _mm256_andnot_ps(_mm256_castsi256_ps(nan), value);
+        const __m128i all = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
+        const __m128i nan = _mm_cmpeq_epi16(all, _mm_set1_epi16(0x7f));
+        const __m128i bits = _mm_slli_epi16(_mm_and_si128(all, _mm_set1_epi16(0x7f)), 7);
+        return _mm256_mul_ps(_mm256_cvtph_ps(_mm_andnot_si128(nan, bits)), _mm256_set1_ps(128.0f));
     }
     static BQ_INLINE float f16(const uint8_t* p) {
         return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_as<uint16_t>(p))));
@@ -227,6 +227,20 @@ struct Avx2 {
     static BQ_INLINE void store_bf16(uint16_t* p, Wide a, Wide b) {
         const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(rounded_to_bf16(a), 16),
                                                    _mm256_srli_epi32(rounded_to_bf16(b), 16));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+    }
+    static BQ_INLINE Floats plain_nans(Floats a) {
+        return _mm256_blendv_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)),
+                                _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    }
+    static BQ_INLINE void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) {
+        const auto rounded = [](__m256 v) BQ_INLINE_LAMBDA {
+            const __m256i bits = _mm256_castps_si256(v);
+            const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+            const __m256i up = _mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff));
+            return _mm256_srli_epi32(_mm256_add_epi32(up, odd), 16);
+        };
+        const __m256i packed = _mm256_packus_epi32(rounded(a), rounded(b));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
     }
     static constexpr int kStreams = 64;  // a cache line

@@ -63,6 +63,17 @@ struct Avx512 : Avx2 {
                                                31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
         _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded_to_bf16(a), upper, rounded_to_bf16(b)));
     }
+    static BQ_INLINE void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) {
+        const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33,
+                                               31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+        const auto rounded = [](__m512 v) BQ_INLINE_LAMBDA {
+            const __m512i bits = _mm512_castps_si512(v), one = _mm512_set1_epi32(1);
+            const __m512i up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+            return _mm512_mask_add_epi32(up, _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000)), up,
+                                         one);
+        };
+        _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded(a), upper, rounded(b)));
+    }
     static BQ_INLINE void stream_f32(float* p, Wide a) { _mm512_stream_ps(p, a); }
     static BQ_INLINE void stream(uint8_t* to, const uint8_t* from) {
         _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));

@@ -218,6 +218,8 @@ struct Neon {
     static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {
         vst1q_u16(p, vcombine_u16(to_bf16(a.low), to_bf16(a.high)));
     }
+    static BQ_INLINE Floats plain_nans(Floats a) { return a; }
+    static BQ_INLINE void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) { store_bf16(p, a, b); }
     static BQ_INLINE void store_bf16(uint16_t* p, Wide a, Wide b) {
         store_bf16(p, a);
         store_bf16(p + kWide, b);

@@ -244,6 +244,10 @@ struct Scalar {
         for (int i = 0; i < 8; ++i) p[i] = f32_to_bf16(a.v[i]);
     }
     // Two vectors without signalling NaNs.
+    // Where the NaNs are those that plain_nans leaves or the processor makes, no rounding turns them into
+    // numbers.
+    static inline Floats plain_nans(Floats a) { return a; }
+    static inline void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) { store_bf16(p, a, b); }
     static inline void store_bf16(uint16_t* p, Wide a, Wide b) {
         store_bf16(p, a);
         store_bf16(p + kWide, b);

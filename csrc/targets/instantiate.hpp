@@ -19,7 +19,7 @@ void fill_block_format(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
     f.decode_f32 = decode_row_of<S, id, OutF32>;
     f.decode_f16 = decode_row_of<S, id, OutF16>;
-    f.decode_bf16 = decode_row_of<S, id, OutBF16>;
+    f.decode_bf16 = decode_row_of<S, id, OutBF16PlainNans>;
     if constexpr (S::kStreams != 0) f.decode_f32_past_caches = decode_row_of<S, id, OutF32PastCaches>;
 }
 
