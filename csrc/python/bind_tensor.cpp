@@ -21,18 +21,12 @@ uint8_t* mutable_bytes(py::array& a) {
     return static_cast<uint8_t*>(a.mutable_data());
 }
 
-// Elements that are checked and then encoded, while the memory brings the next ones, when no imatrix ties a
-// row together. Formats that search have enough to do to keep all lanes busy with longer ones.
+// Elements that are checked and then encoded, when no imatrix ties a row together: few, so that they are still in the
+// level-1 cache, but enough to give each lane of the encoder a block.
 int64_t piece_of_row(const FormatInfo& format) {
-    return format.block_size < 256 || format.run == format.block_size ? 512 : 4096;
-}
-
-// Only short pieces: more lines than can be under way at once would be waited for.
-void prefetch([[maybe_unused]] const float* x, [[maybe_unused]] int64_t count) {
-#if defined(__GNUC__)
-    if (count > 512) return;
-    for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(x + i);
-#endif
+    constexpr int64_t kLeast = 512, kMost = 4096, kLanes = 32;
+    if (format.run == 256) return kLeast;  // one block at a time
+    return std::clamp(kLanes * format.block_size, kLeast, kMost);
 }
 
 // Returns the flat index of the first NaN or infinity, or -1 when all rows were encoded.
@@ -82,7 +76,6 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
                         note_first(first_bad, r * k + at + bad);
                         return;
                     }
-                    if (plain && (at + 2 * piece < k || r + 1 < end)) prefetch(row + at + piece, piece);
                     encode_row(row + at, bytes + r * row_bytes + format.row_bytes(at), count, importance);
                 }
             }
