@@ -21,8 +21,8 @@ uint8_t* mutable_bytes(py::array& a) {
     return static_cast<uint8_t*>(a.mutable_data());
 }
 
-// Elements that are checked and then encoded, when no imatrix ties a row together: few, so that they are still in the
-// level-1 cache, but enough to give each lane of the encoder a block.
+// Elements that are checked and then encoded, when no imatrix ties a row together: few, so that they are
+// still in the level-1 cache, but enough to give each lane of the encoder a block.
 int64_t piece_of_row(const FormatInfo& format) {
     constexpr int64_t kLeast = 512, kMost = 4096, kLanes = 32;
     if (format.run == 256) return kLeast;  // one block at a time
