@@ -80,3 +80,58 @@ static inline __m512i bq_emulated_cvttps_epi32(__m512 a) {
 }
 #undef _mm512_cvttps_epi32
 #define _mm512_cvttps_epi32(a) bq_emulated_cvttps_epi32(a)
+
+static inline void bq_emulated_stream_ps(float* p, __m512 a) {
+    _mm256_stream_ps(p, simde_mm512_castps512_ps256(a));
+    _mm256_stream_ps(p + 8, bq_emulated_upper<__m256>(a));
+}
+#undef _mm512_stream_ps
+#define _mm512_stream_ps(p, a) bq_emulated_stream_ps(p, a)
+
+static inline void bq_emulated_stream_si512(__m512i* p, __m512i a) {
+    __m256i* const to = reinterpret_cast<__m256i*>(p);
+    _mm256_stream_si256(to, simde_mm512_castsi512_si256(a));
+    _mm256_stream_si256(to + 1, bq_emulated_upper<__m256i>(a));
+}
+#undef _mm512_stream_si512
+#define _mm512_stream_si512(p, a) bq_emulated_stream_si512(p, a)
+
+static inline __m512i bq_emulated_cvtepu8_epi16(__m256i a) {
+    const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(a));
+    const __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(a, 1));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_cvtepu8_epi16
+#define _mm512_cvtepu8_epi16(a) bq_emulated_cvtepu8_epi16(a)
+
+static inline __m512i bq_emulated_srai_epi32(__m512i a, unsigned count) {
+    const __m256i low = _mm256_srai_epi32(simde_mm512_castsi512_si256(a), static_cast<int>(count));
+    const __m256i high = _mm256_srai_epi32(bq_emulated_upper<__m256i>(a), static_cast<int>(count));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_srai_epi32
+#define _mm512_srai_epi32(a, count) bq_emulated_srai_epi32(a, count)
+
+static inline __m512 bq_emulated_permutevar_ps(__m512 a, __m512i i) {
+    const __m256 low = _mm256_permutevar_ps(simde_mm512_castps512_ps256(a), simde_mm512_castsi512_si256(i));
+    const __m256 high = _mm256_permutevar_ps(bq_emulated_upper<__m256>(a), bq_emulated_upper<__m256i>(i));
+    return simde_mm512_insertf32x8(simde_mm512_castps256_ps512(low), high, 1);
+}
+#undef _mm512_permutevar_ps
+#define _mm512_permutevar_ps(a, i) bq_emulated_permutevar_ps(a, i)
+
+static inline __m512 bq_emulated_i32gather_ps(__m512i i, const float* base) {
+    const __m256 low = _mm256_i32gather_ps(base, simde_mm512_castsi512_si256(i), 4);
+    const __m256 high = _mm256_i32gather_ps(base, bq_emulated_upper<__m256i>(i), 4);
+    return simde_mm512_insertf32x8(simde_mm512_castps256_ps512(low), high, 1);
+}
+#undef _mm512_i32gather_ps
+#define _mm512_i32gather_ps(i, base, four) bq_emulated_i32gather_ps(i, base)
+
+static inline __m512i bq_emulated_i32gather_epi32(__m512i i, const int* base) {
+    const __m256i low = _mm256_i32gather_epi32(base, simde_mm512_castsi512_si256(i), 4);
+    const __m256i high = _mm256_i32gather_epi32(base, bq_emulated_upper<__m256i>(i), 4);
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_i32gather_epi32
+#define _mm512_i32gather_epi32(i, base, four) bq_emulated_i32gather_epi32(i, base)
