@@ -81,7 +81,7 @@ def error_table(cases: list[Case]) -> str:
 
 def real_weights() -> list[Case]:
     """The matrices of two layers and the mean squares of their inputs."""
-    from blockquant.model.weights import Linear, Weights
+    from blockquant.transformer.weights import Linear, Weights
 
     names: dict[int, str] = {}
     sums: dict[str, Floats] = {}

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from blockquant import Model, gguf
 from blockquant.cli import app
-from blockquant.model import Sampling
-from blockquant.model.chat import render_chat
-from blockquant.model.generation import Generation
-from blockquant.model.perplexity import negative_log_likelihoods
-from blockquant.model.sampling import Sampler
-from blockquant.model.tokenizer import Tokenizer
+from blockquant.transformer import Sampling
+from blockquant.transformer.chat import render_chat
+from blockquant.transformer.generation import Generation
+from blockquant.transformer.perplexity import negative_log_likelihoods
+from blockquant.transformer.sampling import Sampler
+from blockquant.transformer.tokenizer import Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

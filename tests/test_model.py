@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from blockquant import Model
 from blockquant.converter import convert
-from blockquant.model.decoder import PROMPT_CHUNK
+from blockquant.transformer.decoder import PROMPT_CHUNK
 
 IDS = [(7 * i + i * i) % 80 for i in range(70)]
 

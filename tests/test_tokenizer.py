@@ -13,10 +13,10 @@ import model_files
 import pytest
 from blockquant import Model, gguf
 from blockquant.converter import convert
-from blockquant.model import Tokenizer
-from blockquant.model.pretokenizers import PRETOKENIZERS
-from blockquant.model.spm import SPACE, SpmMerger
-from blockquant.model.tokenizer import TextStream
+from blockquant.transformer import Tokenizer
+from blockquant.transformer.pretokenizers import PRETOKENIZERS
+from blockquant.transformer.spm import SPACE, SpmMerger
+from blockquant.transformer.tokenizer import TextStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -20,8 +20,8 @@ from blockquant.errors import BlockquantError, FormatNotImplementedError
 if TYPE_CHECKING:
     from blockquant import gguf, imatrix, recipes
     from blockquant.converter import convert
-    from blockquant.model import Model
     from blockquant.quantizer import quantize_file
+    from blockquant.transformer import Model
 
 __all__ = [
     "BlockquantError",
@@ -52,7 +52,7 @@ __all__ = [
 
 _LAZY_MODULES = {"gguf", "imatrix", "recipes"}
 _LAZY_NAMES = {
-    "Model": "blockquant.model",
+    "Model": "blockquant.transformer",
     "convert": "blockquant.converter",
     "quantize_file": "blockquant.quantizer",
 }

@@ -29,7 +29,7 @@ def evaluate(
     Example: `blockquant eval tales-Q4_K_M.gguf eval.txt --ctx 256 --chunks 40`
     """
     from blockquant.cli.progress import bar
-    from blockquant.model import Model
+    from blockquant.transformer import Model
 
     try:
         content = text.read_bytes().decode()  # line ends as they are

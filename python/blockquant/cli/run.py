@@ -43,7 +43,7 @@ def run(
 
     Example: `blockquant run tales.gguf "Once upon a time" -n 200 -t 0.8`
     """
-    from blockquant.model import Model
+    from blockquant.transformer import Model
 
     if system is not None and not chat:
         raise BlockquantError("--system needs --chat")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from blockquant.errors import BlockquantError, MissingExtraError
-from blockquant.model.pretokenizers import PRETOKENIZERS, PreTokenizer
-from blockquant.model.spm import SPACE, SpmMerger
 from blockquant.token_types import TokenType
+from blockquant.transformer.pretokenizers import PRETOKENIZERS, PreTokenizer
+from blockquant.transformer.spm import SPACE, SpmMerger
 
 # Files do not list every token that ends a turn, so these are recognised by their text.
 _END_TEXTS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from blockquant.model.decoder import Decoder
+from blockquant.transformer.decoder import Decoder
 
 
 class Qwen2(Decoder):

@@ -11,15 +11,15 @@ from typing import Any, SupportsIndex
 from blockquant import gguf
 from blockquant._runtime import thread_count
 from blockquant.errors import BlockquantError
-from blockquant.model.chat import render_chat
-from blockquant.model.config import Config
-from blockquant.model.families import find_family
-from blockquant.model.generation import Generation
-from blockquant.model.perplexity import Progress, perplexity
-from blockquant.model.sampling import Sampling
-from blockquant.model.session import Session, all_logits, check_tokens
-from blockquant.model.tokenizer import Tokenizer
-from blockquant.model.weights import FloatArray, Weights
+from blockquant.transformer.chat import render_chat
+from blockquant.transformer.config import Config
+from blockquant.transformer.families import find_family
+from blockquant.transformer.generation import Generation
+from blockquant.transformer.perplexity import Progress, perplexity
+from blockquant.transformer.sampling import Sampling
+from blockquant.transformer.session import Session, all_logits, check_tokens
+from blockquant.transformer.tokenizer import Tokenizer
+from blockquant.transformer.weights import FloatArray, Weights
 
 
 class Model:
@@ -118,7 +118,7 @@ class Model:
             prompt: text (special tokens written in it are read as such, and BOS is added where the vocabulary wants
                 it) or token ids.
             max_tokens: stop after this many.
-            temperature, top_k, top_p, min_p, seed: see `blockquant.model.Sampling`; temperature 0 is greedy.
+            temperature, top_k, top_p, min_p, seed: see `blockquant.transformer.Sampling`; temperature 0 is greedy.
             stop: strings that end the text; they are not part of it.
 
         Raises ValueError at once for an empty or too long prompt, an unknown token or a bad option, and while

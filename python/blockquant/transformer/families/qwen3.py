@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from blockquant import _core
-from blockquant.model.decoder import Buffers, Decoder, Layer
-from blockquant.model.weights import FloatArray, Weights
+from blockquant.transformer.decoder import Buffers, Decoder, Layer
+from blockquant.transformer.weights import FloatArray, Weights
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 
 from blockquant import _core
 from blockquant.errors import BlockquantError
-from blockquant.model.keys import Keys
-from blockquant.model.rope import Rope
+from blockquant.transformer.keys import Keys
+from blockquant.transformer.rope import Rope
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from blockquant.errors import BlockquantError
-from blockquant.model.sampling import Sampler, Sampling
-from blockquant.model.session import Session
-from blockquant.model.tokenizer import TextStream, Tokenizer
+from blockquant.transformer.sampling import Sampler, Sampling
+from blockquant.transformer.session import Session
+from blockquant.transformer.tokenizer import TextStream, Tokenizer
 
 
 class Generation(Iterator[str]):

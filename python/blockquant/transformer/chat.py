@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blockquant.errors import BlockquantError, MissingExtraError
-from blockquant.model.tokenizer import Tokenizer
+from blockquant.transformer.tokenizer import Tokenizer
 
 
 def render_chat(template: str | None, messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> str:

@@ -9,9 +9,9 @@ from typing import SupportsIndex
 import numpy as np
 
 from blockquant.errors import BlockquantError
-from blockquant.model.cache import KVCache
-from blockquant.model.decoder import PROMPT_CHUNK, Decoder
-from blockquant.model.weights import FloatArray
+from blockquant.transformer.cache import KVCache
+from blockquant.transformer.decoder import PROMPT_CHUNK, Decoder
+from blockquant.transformer.weights import FloatArray
 
 
 def check_tokens(tokens: Sequence[SupportsIndex], n_vocab: int, n_ctx: int) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockquant.errors import BlockquantError
-from blockquant.model.weights import FloatArray
+from blockquant.transformer.weights import FloatArray
 
 
 @dataclass(frozen=True)

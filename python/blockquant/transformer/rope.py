@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockquant.errors import BlockquantError
-from blockquant.model.keys import Keys
+from blockquant.transformer.keys import Keys
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from blockquant import _core
-from blockquant.model.cache import KVCache
-from blockquant.model.config import Config
-from blockquant.model.weights import FloatArray, Linear, Weights
+from blockquant.transformer.cache import KVCache
+from blockquant.transformer.config import Config
+from blockquant.transformer.weights import FloatArray, Linear, Weights
 
 PROMPT_CHUNK = 256  # rows that go through the layers together
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from blockquant.errors import BlockquantError
-from blockquant.model.decoder import Decoder
-from blockquant.model.families.llama import Llama
-from blockquant.model.families.qwen2 import Qwen2
-from blockquant.model.families.qwen3 import Qwen3
+from blockquant.transformer.decoder import Decoder
+from blockquant.transformer.families.llama import Llama
+from blockquant.transformer.families.qwen2 import Qwen2
+from blockquant.transformer.families.qwen3 import Qwen3
 
 FAMILIES: dict[str, type[Decoder]] = {family.architecture: family for family in (Llama, Qwen2, Qwen3)}
 

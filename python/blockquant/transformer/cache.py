@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from blockquant import _core
 from blockquant.errors import BlockquantError
-from blockquant.model.config import Config
+from blockquant.transformer.config import Config
 
 Array = npt.NDArray[Any]
 

@@ -4,10 +4,10 @@
 `decoder.py`, and `families/` says where each architecture differs from it.
 """
 
-from blockquant.model.generation import Generation
-from blockquant.model.model import Model
-from blockquant.model.sampling import Sampling
-from blockquant.model.session import Session
-from blockquant.model.tokenizer import Tokenizer
+from blockquant.transformer.generation import Generation
+from blockquant.transformer.model import Model
+from blockquant.transformer.sampling import Sampling
+from blockquant.transformer.session import Session
+from blockquant.transformer.tokenizer import Tokenizer
 
 __all__ = ["Generation", "Model", "Sampling", "Session", "Tokenizer"]

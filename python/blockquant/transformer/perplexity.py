@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from blockquant.errors import BlockquantError
-from blockquant.model.weights import FloatArray
+from blockquant.transformer.weights import FloatArray
 
 if TYPE_CHECKING:
-    from blockquant.model.model import Model
+    from blockquant.transformer.model import Model
 
 Progress = Callable[[str, int, int], None]
 
