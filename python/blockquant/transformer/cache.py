@@ -29,6 +29,18 @@ class KVCache:
         keys = np.empty((blocks, heads, dim, block), self._dtype)
         return keys, np.empty((blocks, heads, block, dim), self._dtype)
 
+    def store(self, layer: int, k: Array, v: Array) -> None:
+        """Put the keys and values [rows, kv_heads, dim] of the tokens from `position` on into a layer."""
+        _core.store_kv(k, v, *self.layers[layer], self.position)
+
+    def attend(self, layer: int, q: Array, out: Array, scale: float, window: int, threads: int) -> None:
+        """Causal attention of the queries q [rows, heads, dim] of the tokens from `position` on, into `out` like q.
+
+        The keys and values of those tokens must have been stored. window: how many positions a query sees, its own
+        included, or 0 for all.
+        """
+        _core.attention(q, *self.layers[layer], out, self.position, scale, window, threads)
+
     @property
     def nbytes(self) -> int:
         """Bytes allocated now."""

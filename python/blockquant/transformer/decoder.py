@@ -122,9 +122,9 @@ class Decoder:
         return (np.cos(angles) * magnitude).astype(np.float32), (np.sin(angles) * magnitude).astype(np.float32)
 
     def attention(
-        self, layer: Any, b: Buffers, cache: tuple[Any, Any], position: int, rope: tuple[FloatArray, FloatArray]
+        self, index: int, layer: Any, b: Buffers, cache: KVCache, rope: tuple[FloatArray, FloatArray]
     ) -> None:
-        """b.x += attention of b.x over the cache, into which its keys and values go first."""
+        """b.x += attention of b.x over layer `index` of the cache, into which its keys and values go first."""
         config, threads = self.config, self.threads
         _core.rms_norm(b.x, layer.attn_norm, b.h, config.norm_eps, threads)
         layer.attn_q(b.h, b.q_rows)
@@ -133,20 +133,20 @@ class Decoder:
         self.prepare_heads(layer, b)
         _core.rope(b.q, *rope, self.rope_interleaved, threads)
         _core.rope(b.k, *rope, self.rope_interleaved, threads)
-        _core.store_kv(b.k, b.v, *cache, position)
-        _core.attention(b.q, *cache, b.attended, position, config.attention_scale, 0, threads)
+        cache.store(index, b.k, b.v)
+        cache.attend(index, b.q, b.attended, config.attention_scale, 0, threads)
         layer.attn_output(b.attended_rows, b.h)
         _core.add(b.x, b.h, threads)
 
     def forward(self, tokens: Sequence[int], cache: KVCache, logits: int) -> FloatArray:
         """Append at most PROMPT_CHUNK tokens to the cache; the logits [logits, V] of the last `logits` of them."""
-        rows, position = len(tokens), cache.position
+        rows = len(tokens)
         cache.reserve(rows)
         b = self._buffers_of(rows, cache)
         self.embedding.rows(tokens, b.x)
-        rope = self.rope_rows(position, rows)
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            self.attention(layer, b, layer_cache, position, rope)
+        rope = self.rope_rows(cache.position, rows)
+        for index, layer in enumerate(self.layers):
+            self.attention(index, layer, b, cache, rope)
             self.feed_forward(layer, b)
         cache.position += rows
         out = np.empty((logits, self.n_vocab), np.float32)
