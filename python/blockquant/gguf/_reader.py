@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import mmap
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from blockquant import _core
+from blockquant.gguf._shards import SHARD_NAME, shard_path
 from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, SCALAR_DTYPES, GGUFError, TensorInfo, TypedValue, ValueType
 
 if TYPE_CHECKING:
     from blockquant._tensor import QuantizedTensor
 
 T = TypeVar("T")
-
-_SHARD_NAME = re.compile(r"^(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
 # Where a metadata value is: type, element type, count, offset, nbytes.
@@ -214,19 +212,35 @@ class GGUFFile:
         """All metadata with their exact types, as `create` takes them. Of a set of shards, without the split.* keys."""
         return {key: self._shards[0].value(location) for key, location in self._locations.items()}
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, start: int = 0, stop: int | None = None) -> None:
         """Let go of the memory that a tensor's pages take; views stay valid, and read the file again when used.
 
-        For work that goes through a file once, so that it does not fill memory with what it has seen.
+        For work that goes through a file once, so that it does not fill memory with what it has seen. `start` and
+        `stop` are bytes of the tensor, all of it by default.
         """
+        self._advise("MADV_DONTNEED", name, start, stop, inward=True)
+
+    def prefetch(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """Ask the system to begin reading a tensor, or these bytes of it; returns before they are there."""
+        self._advise("MADV_WILLNEED", name, start, stop, inward=False)
+
+    def _advise(self, advice: str, name: str, start: int, stop: int | None, inward: bool) -> None:
+        """Advise on the pages that are wholly in these bytes (`inward`), or on all that they touch."""
         info = self.tensor_infos[name]
         mapping = self._shards[info.shard].buffer
-        if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            # Only pages that are wholly this tensor's.
-            first = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
-            length = (info.offset + info.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
-            if length > 0:
-                mapping.madvise(mmap.MADV_DONTNEED, first, length)
+        if not isinstance(mapping, mmap.mmap) or not hasattr(mmap, advice):
+            return
+        first = info.offset + start
+        last = info.offset + (info.nbytes if stop is None else stop)
+        if inward:
+            first += mmap.PAGESIZE - 1
+        else:
+            last = min(last + mmap.PAGESIZE - 1, len(mapping))
+        first = first // mmap.PAGESIZE * mmap.PAGESIZE
+        if inward or last < len(mapping):
+            last = last // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            mapping.madvise(getattr(mmap, advice), first, last - first)
 
     def close(self) -> None:
         """Drop the mapping; arrays taken from it stay valid."""
@@ -277,7 +291,7 @@ def _open_set(given: _Shard) -> list[_Shard]:
     count = _split_value(given, "split.count")
     if count <= 1:
         return [given]
-    match = _SHARD_NAME.match(given.path.name)
+    match = SHARD_NAME.match(given.path.name)
     if match is None or int(match["count"]) != count:
         raise GGUFError(
             f"{given.path} is one of {count} shards: its name must end in -00001-of-{count:05}.gguf, "
@@ -285,7 +299,7 @@ def _open_set(given: _Shard) -> list[_Shard]:
         )
     shards = []
     for number in range(1, count + 1):
-        path = given.path.with_name(f"{match['prefix']}-{number:05}-of-{count:05}.gguf")
+        path = shard_path(given.path.with_name(match["prefix"]), number - 1, count)
         if number == int(match["number"]):
             shard = given
         elif path.exists():

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import struct
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -17,28 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from blockquant import _core
-from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, GGUFError, TypedValue, ValueType, tensor_bytes
-from blockquant.gguf._values import encode_entry, encode_string, encode_text, infer
+from blockquant.gguf._header import Entry, HeaderPlan
+from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, GGUFError, tensor_bytes
 
 if TYPE_CHECKING:
     from blockquant._tensor import QuantizedTensor
 
-_ALIGNMENT_KEY = "general.alignment"
-_MAX_NAME_BYTES = 63  # llama.cpp refuses a file with a longer tensor name
 _CHUNK_BYTES = 8 << 20
 _FORMAT_OF_DTYPE = {dtype: name for name, dtype in ARRAY_DTYPES.items()}
-
-
-@dataclass
-class _Entry:
-    """A tensor of the file: its place in the data section and how much of it has been written."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: str
-    offset: int
-    nbytes: int
-    written: int = 0
 
 
 class GGUFWriter:
@@ -56,16 +40,9 @@ class GGUFWriter:
         alignment: int = 32,
         endianness: Literal["little", "big"] = "little",
     ) -> None:
-        if endianness not in ("little", "big"):
-            raise GGUFError(f"endianness must be 'little' or 'big', got {endianness!r}")
         self.path = Path(path)
-        self._order = "<" if endianness == "little" else ">"
+        self._plan = HeaderPlan(metadata, alignment, endianness)
         self._swap = endianness != sys.byteorder
-        metadata, self._alignment = _with_alignment(metadata, alignment)
-        self._metadata = b"".join(encode_entry(key, value, self._order) for key, value in metadata.items())
-        self._metadata_count = len(metadata)
-        self._entries: dict[str, _Entry] = {}
-        self._end = 0  # of the data section so far
         self._state = "open"
         self._planned = tensors is not None
 
@@ -79,7 +56,7 @@ class GGUFWriter:
         self._spool = self._target.with_name(f".{stem}.{token}.data.partial")
         if tensors is not None:
             for name, (shape, format_) in tensors.items():
-                self._append_entry(name, tuple(int(n) for n in shape), str(format_))
+                self._plan.add(name, tuple(int(n) for n in shape), str(format_))
         self._file = FileIO(self._partial if self._planned else self._spool, "x")
         try:
             self._data_offset = self._write_header(self._file) if self._planned else 0
@@ -108,7 +85,7 @@ class GGUFWriter:
                     f"tensor {name!r} is planned as {entry.format} {list(entry.shape)}, got {format_} {list(shape)}"
                 )
         else:
-            entry = self._append_entry(name, shape, format_)
+            entry = self._plan.add(name, shape, format_)
         self._write_rows(entry, raw)
 
     def add_rows(self, name: str, rows: np.ndarray[Any, Any] | QuantizedTensor | Any) -> None:
@@ -173,39 +150,18 @@ class GGUFWriter:
         if self._state != "open":
             raise GGUFError(f"{self.path}: the writer is {self._state}")
 
-    def _planned_entry(self, name: str) -> _Entry:
-        if name not in self._entries:
-            raise GGUFError(f"tensor {name!r} is not in the plan of {len(self._entries)} tensors")
-        return self._entries[name]
-
-    def _append_entry(self, name: str, shape: tuple[int, ...], format_: str) -> _Entry:
-        if not isinstance(name, str):
-            raise TypeError(f"tensor names are str, got {type(name).__name__}")
-        if name in self._entries:
-            raise GGUFError(f"tensor {name!r} has already been written")
-        if not 0 < len(encode_text(name)) <= _MAX_NAME_BYTES:
-            raise GGUFError(f"tensor name {name!r} must have 1 to {_MAX_NAME_BYTES} bytes of UTF-8, llama.cpp's limit")
-        nbytes = tensor_bytes(name, shape, format_)
-        entry = _Entry(name, shape, format_, self._end, nbytes)
-        self._entries[name] = entry
-        self._end += -(-nbytes // self._alignment) * self._alignment
-        return entry
+    def _planned_entry(self, name: str) -> Entry:
+        if name not in self._plan.entries:
+            raise GGUFError(f"tensor {name!r} is not in the plan of {len(self._plan.entries)} tensors")
+        return self._plan.entries[name]
 
     def _write_header(self, file: FileIO) -> int:
         """Write everything before the data and return the offset of the data."""
-        order = self._order
-        parts = [b"GGUF", struct.pack(order + "IQQ", 3, len(self._entries), self._metadata_count), self._metadata]
-        for entry in self._entries.values():
-            dims = entry.shape[::-1]
-            parts.append(encode_string(entry.name, order))
-            parts.append(struct.pack(f"{order}I{len(dims)}Q", len(dims), *dims))
-            parts.append(struct.pack(order + "IQ", LAYOUTS[entry.format].ggml_type, entry.offset))
-        header = b"".join(parts)
-        header += bytes(-len(header) % self._alignment)
+        header = self._plan.encode()
         _write_all(file, memoryview(header))
         return len(header)
 
-    def _write_rows(self, entry: _Entry, raw: np.ndarray[Any, Any]) -> None:
+    def _write_rows(self, entry: Entry, raw: np.ndarray[Any, Any]) -> None:
         # Whatever interrupts the writing, the file must not be finished afterwards.
         self._state = "failed"
         self._file.seek(self._data_offset + entry.offset + entry.written)
@@ -222,19 +178,19 @@ class GGUFWriter:
         self._state = "open"
 
     def _finish(self) -> None:
-        for entry in self._entries.values():
+        for entry in self._plan.entries.values():
             if entry.written != entry.nbytes:
                 raise GGUFError(
                     f"tensor {entry.name!r} was planned and {'not' if not entry.written else 'only partly'} written"
                 )
         # A hole at the end becomes the padding of the last tensor.
-        self._file.truncate(self._data_offset + self._end)
+        self._file.truncate(self._data_offset + self._plan.end)
         if not self._planned:
             self._file.close()
             self._file = FileIO(self._partial, "x")
             self._write_header(self._file)
             with FileIO(self._spool, "r") as spool:
-                _append_file(spool, self._file, self._end)
+                _append_file(spool, self._file, self._plan.end)
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._partial, self._target)
@@ -274,23 +230,6 @@ def create(
     disk is full or the directory cannot be written.
     """
     return GGUFWriter(path, metadata, tensors, alignment, endianness)
-
-
-def _with_alignment(metadata: Mapping[str, Any], alignment: int) -> tuple[dict[str, Any], int]:
-    """The metadata and the alignment they agree on."""
-    metadata = dict(metadata)
-    if _ALIGNMENT_KEY in metadata:
-        value = infer(metadata[_ALIGNMENT_KEY])
-        if value.type is not ValueType.UINT32:
-            raise GGUFError(f"{_ALIGNMENT_KEY} must be a uint32")
-        if alignment not in (32, value.value):
-            raise GGUFError(f"{_ALIGNMENT_KEY} is {value.value}, but alignment={alignment} was asked for")
-        alignment = int(value.value)
-    elif alignment != 32:
-        metadata[_ALIGNMENT_KEY] = TypedValue(alignment, ValueType.UINT32)
-    if not 0 < alignment < 1 << 32 or alignment & (alignment - 1):
-        raise GGUFError(f"the alignment must be a power of two, got {alignment}")
-    return metadata, alignment
 
 
 def _as_stored(name: str, tensor: Any) -> tuple[tuple[int, ...], str, np.ndarray[Any, Any]]:

@@ -101,8 +101,13 @@ def explain(
     pure: bool = False,
     output_tensor_type: str | None = None,
     token_embedding_type: str | None = None,
+    order: Iterable[str] | None = None,
 ) -> list[Choice]:
-    """As `plan`, with what was wanted before a fallback and whether an importance matrix is needed."""
+    """As `plan`, with what was wanted before a fallback and whether an importance matrix is needed.
+
+    order: the names in the order of the file, where it is another than llama-quantize's usual one; rules that count
+        tensors count in that order.
+    """
     chosen = recipe if isinstance(recipe, Recipe) else get(recipe)
     planner = _Planner(
         recipe=chosen,
@@ -116,7 +121,8 @@ def explain(
         attn_v_total=sum(role_of(name) == "attn_v" for name in tensors),
         seen=Counter(),
     )
-    return [planner.choose(name, tensors[name]) for name in sorted(tensors, key=file_order)]
+    sequence = sorted(tensors, key=file_order) if order is None else order
+    return [planner.choose(name, tensors[name]) for name in sequence]
 
 
 @dataclass
