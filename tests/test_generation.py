@@ -159,6 +159,8 @@ class Scripted:
         self.position += 1
         return logits
 
+    move_to = eval
+
 
 def scripted(model: Model, tokens: list[int], **options: Any) -> list[str]:
     session: Any = Scripted(tokens, model.n_vocab)
@@ -191,6 +193,116 @@ def test_a_full_context_is_told() -> None:
         fits = 20 - generation.prompt_tokens + 1
         assert fits == 17
         assert model.generate(PROMPT, max_tokens=fits).text() == model.tokenizer.decode(generation.tokens)
+
+
+def test_a_full_context_shifts(model: Model) -> None:
+    with Model.open(model_files.tales("F16"), n_ctx=24) as small:
+        generation = small.generate(PROMPT, max_tokens=60, context_shift=True)
+        text = generation.text()
+        assert (generation.stop_reason, len(generation.tokens)) == ("length", 60)
+        assert text == small.tokenizer.decode(generation.tokens)
+        # Every token is what a fresh model says after the tokens that it could see.
+        tokens, visible = generation.tokens, list(generation._prompt)
+        with Model.open(model_files.tales("F16")) as fresh:
+            for token in tokens:
+                assert int(fresh.logits(visible)[-1].argmax()) == token
+                if len(visible) == 24:
+                    visible = visible[12:]
+                visible.append(token)
+        one = small.session(1)
+        assert len(small.generate([5], max_tokens=5, session=one, context_shift=True).text())
+
+
+def test_a_shift_keeps_bos(model: Model) -> None:
+    session = model.session(16)
+    bos = model.tokenizer.bos_id
+    assert bos is not None
+    generation = model.generate([bos, 400, 401, 402], max_tokens=14, session=session, context_shift=True)
+    generation.text()
+    assert session.tokens[0] == bos
+    assert session.tokens[1:] == (generation._prompt + generation.tokens)[-len(session.tokens) : -1]
+
+
+# ---- sessions ----
+
+
+def test_sessions_remember_their_tokens(model: Model) -> None:
+    ids = model.tokenizer.encode("Once upon a time there was a fox who said")
+    wanted = model.logits(ids)
+    session = model.session()
+    session.eval(ids[:6])
+    assert session.tokens == ids[:6]
+    other = [*ids[:4], 700, 701]
+    session.eval(other[4:])
+    evaluated: list[int] = []
+    forward = session._decoder.forward
+
+    def counting(tokens: Any, *rest: Any, **options: Any) -> Any:
+        evaluated.append(len(tokens))
+        return forward(tokens, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session._decoder, "forward", counting)
+        logits = session.move_to(ids)
+    assert evaluated == [len(ids) - 6]  # ids[4:6] were still there
+    assert session.tokens == ids
+    np.testing.assert_allclose(logits, wanted[-1], atol=1e-3)
+    np.testing.assert_array_equal(session.move_to(ids), logits)
+    session.truncate(3)
+    assert (session.position, session.tokens) == (3, ids[:3])
+    for position in (-1, 4):
+        with pytest.raises(ValueError, match="cannot go to position"):
+            session.truncate(position)
+    session.reset()
+    assert session.tokens == []
+
+
+def test_an_interrupted_evaluation_leaves_a_usable_session(model: Model) -> None:
+    ids = model.tokenizer.encode(model_files.eval_text()[:3000])[:600]
+    session, fresh = model.session(), model.session()
+    forward, calls = session._decoder.forward, []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return forward(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session._decoder, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.eval(ids)
+    assert 0 < session.position < len(ids)
+    assert session.tokens == ids[: session.position]
+    np.testing.assert_array_equal(session.move_to(ids), fresh.eval(ids))
+
+
+def test_generation_continues_a_session(model: Model) -> None:
+    session = model.session()
+    first = model.generate(PROMPT, max_tokens=10, session=session).text()
+    assert session.position > 10
+    second = model.generate(PROMPT + first, max_tokens=10, session=session).text()
+    assert second == model.generate(PROMPT + first, max_tokens=10).text()
+    with Model.open(model_files.tales("F16")) as other, pytest.raises(ValueError, match="belongs to another model"):
+        other.generate(PROMPT, session=session)
+
+
+def test_sampling_options_reach_the_sampler(model: Model) -> None:
+    plain = model.generate(PROMPT, max_tokens=12)
+    plain.text()
+    token = plain.tokens[0]
+    biased = model.generate(PROMPT, max_tokens=12, logit_bias={token: -math.inf})
+    biased.text()
+    assert token not in biased.tokens
+    # The prompt counts as seen.
+    ids = model.tokenizer.encode(PROMPT)
+    penalised = model.generate([*ids, token, token], max_tokens=1, frequency_penalty=100.0)
+    penalised.text()
+    assert penalised.tokens[0] not in [*ids, token]
+    with pytest.raises(ValueError, match="logit_bias names token 4096, outside the vocabulary of 4096"):
+        model.generate(PROMPT, logit_bias={4096: 1.0})
+    with pytest.raises(TypeError, match="temprature"):
+        model.generate(PROMPT, temprature=1.0)
 
 
 # ---- chat ----

@@ -17,6 +17,10 @@ class Generation(Iterator[str]):
     Attributes, up to date at every step: `tokens` (ids generated so far), `prompt_tokens`, `prompt_seconds`,
     `generation_seconds`, `stop_reason` (None while running, then "end" for an end-of-text token, "stop" for a stop
     string, "length" for max_tokens).
+
+    When the context is full, it is an error, or with `context_shift` the older half of the tokens is dropped. The first
+    `keep` tokens stay. What stays is evaluated anew: moving the cached keys would be faster, but they were computed
+    from what has just been dropped, and the text would depend on it.
     """
 
     def __init__(
@@ -27,6 +31,8 @@ class Generation(Iterator[str]):
         max_tokens: int,
         sampling: Sampling,
         stop: Sequence[str],
+        context_shift: bool = False,
+        keep: int = 0,
     ) -> None:
         self.tokens: list[int] = []
         self.prompt_tokens = len(prompt)
@@ -35,6 +41,7 @@ class Generation(Iterator[str]):
         self.stop_reason: str | None = None
         self._session, self._tokenizer, self._prompt = session, tokenizer, prompt
         self._max_tokens, self._sampler, self._stop = max_tokens, Sampler(sampling), tuple(stop)
+        self._context_shift, self._keep = context_shift, keep
         self._text = self._run()
 
     def __next__(self) -> str:
@@ -46,7 +53,8 @@ class Generation(Iterator[str]):
 
     def _ids(self) -> Iterator[int]:
         start = time.perf_counter()
-        logits = self._session.eval(self._prompt)
+        logits = self._session.move_to(self._prompt)
+        self._sampler.accept(self._prompt)
         self.prompt_seconds = time.perf_counter() - start
         while True:
             start = time.perf_counter()
@@ -61,14 +69,26 @@ class Generation(Iterator[str]):
             if done:
                 self.stop_reason = "length"
                 return
-            if self._session.position >= self._session.n_ctx:
-                raise BlockquantError(
-                    f"the context of {self._session.n_ctx} tokens is full after {len(self.tokens)} generated tokens; "
-                    f"open the model with a larger n_ctx or ask for fewer"
-                )
             start = time.perf_counter()
+            if self._session.position >= self._session.n_ctx:
+                self._make_room()
             logits = self._session.eval([token])
             self.generation_seconds += time.perf_counter() - start
+
+    def _make_room(self) -> None:
+        session = self._session
+        if not self._context_shift:
+            raise BlockquantError(
+                f"the context of {session.n_ctx} tokens is full after {len(self.tokens)} generated tokens; "
+                f"open the model with a larger n_ctx, ask for fewer, or allow context_shift"
+            )
+        tokens = session.tokens
+        keep = min(self._keep, len(tokens) // 2)
+        kept = tokens[:keep] + tokens[keep + max(1, (len(tokens) - keep) // 2) :]
+        if kept:
+            session.move_to(kept)
+        else:
+            session.reset()
 
     def _run(self) -> Iterator[str]:
         stream, held = TextStream(self._tokenizer), ""

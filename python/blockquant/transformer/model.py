@@ -111,6 +111,10 @@ class Model:
         min_p: float = 0.05,
         seed: int = 0,
         stop: str | Sequence[str] = (),
+        *,
+        session: Session | None = None,
+        context_shift: bool = False,
+        **sampling: Any,
     ) -> Generation:
         """Continue a prompt: an iterator of text pieces, which also tells tokens, speed and why it stopped.
 
@@ -120,12 +124,18 @@ class Model:
             max_tokens: stop after this many.
             temperature, top_k, top_p, min_p, seed: see `blockquant.transformer.Sampling`; temperature 0 is greedy.
             stop: strings that end the text; they are not part of it.
+            session: one of this model, which then holds prompt and text: what it holds already of the prompt's
+                beginning is not evaluated again.
+            context_shift: drop the older half of the tokens, except BOS, when the context is full, and go on.
+            sampling: the other fields of `Sampling`: typical_p, repeat_penalty, repeat_last_n, frequency_penalty,
+                presence_penalty, logit_bias.
 
         Raises ValueError at once for an empty or too long prompt, an unknown token or a bad option, and while
         running when the context is full.
         """
         ids = self.tokenizer.encode(prompt, parse_special=True) if isinstance(prompt, str) else prompt
-        return self._generate(ids, max_tokens, Sampling(temperature, top_k, top_p, min_p, seed), stop)
+        options = Sampling(temperature, top_k, top_p, min_p, seed, **sampling)
+        return self._generate(ids, max_tokens, options, stop, session, context_shift)
 
     def chat(
         self,
@@ -137,28 +147,50 @@ class Model:
         min_p: float = 0.05,
         seed: int = 0,
         stop: str | Sequence[str] = (),
+        *,
+        session: Session | None = None,
+        context_shift: bool = False,
+        **sampling: Any,
     ) -> Generation:
         """Answer a conversation, with the file's own chat template; otherwise as `generate`.
 
         messages: dicts with "role" ("system", "user", "assistant") and "content" (needs the `jinja2` package).
         """
+        options = Sampling(temperature, top_k, top_p, min_p, seed, **sampling)
+        return self._generate(self.chat_tokens(messages), max_tokens, options, stop, session, context_shift)
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The tokens of a conversation up to where the answer begins, by the file's chat template."""
         tokenizer = self.tokenizer
         text = render_chat(self.metadata.get("tokenizer.chat_template"), messages, tokenizer)
         ids = tokenizer.encode(text, add_special=False, parse_special=True)
         if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids.insert(0, tokenizer.bos_id)  # most templates write it themselves
-        return self._generate(ids, max_tokens, Sampling(temperature, top_k, top_p, min_p, seed), stop)
+        return ids
 
     def _generate(
-        self, prompt: Sequence[int], max_tokens: int, sampling: Sampling, stop: str | Sequence[str]
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: Sampling,
+        stop: str | Sequence[str],
+        session: Session | None,
+        context_shift: bool,
     ) -> Generation:
         if max_tokens < 1:
             raise BlockquantError(f"max_tokens must be at least 1, got {max_tokens}")
         strings = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in strings:
             raise BlockquantError("a stop string must not be empty")
-        ids = check_tokens(prompt, self.n_vocab, self.n_ctx)
-        return Generation(self.session(), self.tokenizer, ids, max_tokens, sampling, strings)
+        sampling.check_vocabulary(self.n_vocab)
+        self._check_open()
+        if session is None:
+            session = self.session()
+        elif not session.belongs_to(self._decoder):
+            raise BlockquantError("the session belongs to another model")
+        ids = check_tokens(prompt, self.n_vocab, session.n_ctx)
+        keep = int(ids[0] == self.tokenizer.bos_id)
+        return Generation(session, self.tokenizer, ids, max_tokens, sampling, strings, context_shift, keep)
 
     def perplexity(
         self, text: str, n_ctx: int = 512, chunks: int | None = None, progress: Progress | None = None

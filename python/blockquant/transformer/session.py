@@ -35,11 +35,21 @@ class Session:
     def __init__(self, decoder: Decoder, n_ctx: int) -> None:
         self._decoder = decoder
         self._cache = KVCache(decoder.config, n_ctx, decoder.cache_dtype)
+        self._tokens: list[int] = []  # may run ahead of the position after an interrupted evaluation
+
+    def belongs_to(self, decoder: Decoder) -> bool:
+        """Whether it runs on these weights."""
+        return self._decoder is decoder
 
     @property
     def position(self) -> int:
         """Tokens evaluated so far."""
         return self._cache.position
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens evaluated so far."""
+        return self._tokens[: self.position]
 
     @property
     def n_ctx(self) -> int:
@@ -48,23 +58,48 @@ class Session:
 
     def reset(self) -> None:
         """Forget everything; keeps the memory."""
-        self._cache.position = 0
+        self.truncate(0)
+
+    def truncate(self, position: int) -> None:
+        """Forget the tokens from `position` on; ValueError when there are not so many."""
+        if not 0 <= position <= self.position:
+            raise BlockquantError(f"cannot go to position {position} of a session of {self.position} tokens")
+        self._cache.position = position
 
     def eval(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
         """Append tokens; the logits of the last one, float32 [V].
 
         Raises ValueError for no tokens, an unknown id, or a full context; the session is then unchanged.
         """
-        ids = check_tokens(tokens, self._decoder.n_vocab, self.n_ctx)
-        self._cache.reserve(len(ids))
+        ids = self._append(tokens)
         for chunk, is_last in _chunks(ids):
             logits = self._decoder.forward(chunk, self._cache, logits=int(is_last))
         return logits.reshape(-1)
 
-    def eval_rows(self, tokens: Sequence[SupportsIndex], first: int = 0) -> Iterator[FloatArray]:
-        """Append tokens; yields the logits of tokens `first` and later in pieces, float32 [rows, V]."""
+    def move_to(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
+        """Make these the tokens of the session; the logits of the last one, float32 [V].
+
+        What the session has in common with them at the beginning is not evaluated again. Raises ValueError as `eval`.
+        """
+        ids = check_tokens(tokens, self._decoder.n_vocab, self.n_ctx)
+        common = 0
+        for have, wanted in zip(self.tokens, ids[:-1], strict=False):  # the last one must be evaluated
+            if have != wanted:
+                break
+            common += 1
+        self.truncate(common)
+        return self.eval(ids[common:])
+
+    def _append(self, tokens: Sequence[SupportsIndex]) -> list[int]:
+        """Check them and make room."""
         ids = check_tokens(tokens, self._decoder.n_vocab, self.n_ctx)
         self._cache.reserve(len(ids))
+        self._tokens[self.position :] = ids
+        return ids
+
+    def eval_rows(self, tokens: Sequence[SupportsIndex], first: int = 0) -> Iterator[FloatArray]:
+        """Append tokens; yields the logits of tokens `first` and later in pieces, float32 [rows, V]."""
+        ids = self._append(tokens)
         done = 0
         for chunk, _ in _chunks(ids):
             done += len(chunk)
