@@ -96,9 +96,10 @@ uint64_t read_alignment(const File& file, std::span<const uint8_t> bytes) {
 Tensor read_tensor(Cursor& cursor) {
     Tensor tensor{};
     tensor.name = cursor.string("a tensor name", kMaxNameBytes);
-    const std::string label = "tensor " + quoted(tensor.name);
+    // Made when something is wrong: a file may have ten thousand tensors.
+    const auto label = [&] { return "tensor " + quoted(tensor.name); };
     const uint32_t n_dims = cursor.u32("a number of dimensions");
-    if (n_dims > 4) cursor.fail(label + " has " + number(n_dims) + " dimensions, expected at most 4");
+    if (n_dims > 4) cursor.fail(label() + " has " + number(n_dims) + " dimensions, expected at most 4");
     tensor.n_dims = static_cast<int>(n_dims);
     tensor.dims.fill(1);
     uint64_t elements = 1;
@@ -108,21 +109,21 @@ Tensor read_tensor(Cursor& cursor) {
         empty |= tensor.dims[i] == 0;
         // A zero must not hide an overflow: llama.cpp multiplies strides as well.
         if (!multiply(elements, std::max<uint64_t>(tensor.dims[i], 1), elements))
-            cursor.fail(label + " has more elements than 64 bits can count");
+            cursor.fail(label() + " has more elements than 64 bits can count");
     }
     const uint32_t id = cursor.u32("a tensor type");
     const std::optional<TensorType> type = find_tensor_type(id);
     if (!type) {
         const char* why = reserved_type(id);
-        cursor.fail(label + " has ggml type " + number(id) + ": " +
+        cursor.fail(label() + " has ggml type " + number(id) + ": " +
                     (why ? why : "unknown, perhaps newer than this version of blockquant"));
     }
     tensor.format = type->name;
     if (tensor.dims[0] % type->block_size != 0)
-        cursor.fail(label + " has rows of " + number(tensor.dims[0]) + " elements, not a multiple of the " +
+        cursor.fail(label() + " has rows of " + number(tensor.dims[0]) + " elements, not a multiple of the " +
                     number(type->block_size) + " of a " + type->name + " block");
     if (!multiply(elements / type->block_size, type->type_size, tensor.size))
-        cursor.fail(label + " has more bytes than 64 bits can count");
+        cursor.fail(label() + " has more bytes than 64 bits can count");
     if (empty) tensor.size = 0;
     tensor.offset = cursor.u64("a tensor offset");
     return tensor;
@@ -132,15 +133,15 @@ void place_tensors(File& file, uint64_t header_end, uint64_t file_size) {
     const uint64_t mask = file.alignment - 1;
     file.data_offset = (header_end + mask) & ~mask;
     for (Tensor& t : file.tensors) {
-        const std::string label = "tensor " + quoted(t.name);
+        const auto label = [&] { return "tensor " + quoted(t.name); };
         if (t.offset & mask)
-            throw Error(label + " is at offset " + number(t.offset) + " of the data, not a multiple of " +
+            throw Error(label() + " is at offset " + number(t.offset) + " of the data, not a multiple of " +
                             number(file.alignment),
                         file.data_offset);
         // Written so that no sum can wrap.
         const uint64_t available = file_size > file.data_offset ? file_size - file.data_offset : 0;
         if (t.offset > available || t.size > available - t.offset)
-            throw Error(label + " needs " + number(t.size) + " bytes at offset " + number(t.offset) +
+            throw Error(label() + " needs " + number(t.size) + " bytes at offset " + number(t.offset) +
                             " of the data, but the file has " + number(available) +
                             " bytes of data: it is truncated",
                         file.data_offset);
@@ -265,6 +266,10 @@ File parse(std::span<const uint8_t> bytes) {
     file.big_endian = file.version != 0 && (file.version & 0xffff) == 0;
     Cursor cursor(bytes, file.big_endian, 4);
     file.version = cursor.u32("the version");
+    if (file.version == 1)
+        throw Error("GGUF version 1 (32-bit lengths, mid-2023) cannot be read, expected 2 or 3: convert the "
+                    "original model again",
+                    4);
     if (file.version != 2 && file.version != 3)
         throw Error("GGUF version " + number(file.version) + " cannot be read, expected 2 or 3", 4);
 

@@ -40,7 +40,8 @@ auto checked(Work work) {
     }
 }
 
-py::tuple parse(const py::buffer& buffer) {
+// `formats` gives the object that stands for each tensor type's name.
+py::tuple parse(const py::buffer& buffer, const py::dict& formats) {
     const py::buffer_info info = buffer.request();
     const gguf::File file = checked([&] {
         py::gil_scoped_release release;
@@ -53,7 +54,7 @@ py::tuple parse(const py::buffer& buffer) {
         const gguf::Tensor& t = file.tensors[i];
         py::tuple shape(t.n_dims);
         for (int d = 0; d < t.n_dims; ++d) shape[d] = t.dims[t.n_dims - 1 - d];
-        tensors[i] = py::make_tuple(text(t.name), shape, t.format, t.size, t.offset);
+        tensors[i] = py::make_tuple(text(t.name), shape, formats[t.format], t.size, t.offset);
     }
     return py::make_tuple(file.version, file.big_endian, file.alignment, file.data_offset, metadata, tensors);
 }
@@ -133,7 +134,7 @@ void swap_blocks(const std::string& format, const py::buffer& data) {
 }  // namespace
 
 void bind_gguf(py::module_& m) {
-    m.def("gguf_parse", &parse, py::arg("file"),
+    m.def("gguf_parse", &parse, py::arg("file"), py::arg("formats"),
           "(version, big_endian, alignment, data_offset, [(key, location)], [(name, shape, format, nbytes, "
           "offset)]); a location is (type, element type, count, offset, nbytes).");
     m.def("gguf_strings", &strings, py::arg("file"), py::arg("offset"), py::arg("count"),
