@@ -120,7 +120,7 @@ def test_verify_finds_a_bad_scale(tmp_path: Path, format: str, offset: int, bits
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, "bfloat16"])
 def test_verify_finds_a_bad_float(tmp_path: Path, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockquant.gguf._verify._CHUNK_ELEMENTS", 16)
+    monkeypatch.setattr("blockquant.gguf._verify._STEP_BYTES", 64)
     values = np.ones((9, 8), np.float32)
     values[7, 3] = np.inf
     if dtype == "bfloat16":

@@ -267,9 +267,10 @@ File parse(std::span<const uint8_t> bytes) {
     Cursor cursor(bytes, file.big_endian, 4);
     file.version = cursor.u32("the version");
     if (file.version == 1)
-        throw Error("GGUF version 1 (32-bit lengths, mid-2023) cannot be read, expected 2 or 3: convert the "
-                    "original model again",
-                    4);
+        throw Error(
+            "GGUF version 1 (32-bit lengths, mid-2023) cannot be read, expected 2 or 3: convert the "
+            "original model again",
+            4);
     if (file.version != 2 && file.version != 3)
         throw Error("GGUF version " + number(file.version) + " cannot be read, expected 2 or 3", 4);
 

@@ -6,6 +6,7 @@
 #include <new>
 #include <string>
 
+#include "decode/check_tensor.hpp"
 #include "decode/decode_tensor.hpp"
 #include "encode/encode.hpp"
 #include "python/arrays.hpp"
@@ -102,6 +103,23 @@ void decode(const py::array& data, int format_id, py::array out, int element_typ
     decode_tensor(table, format, blocks, target, static_cast<DecodedType>(element_type), rows * k, threads);
 }
 
+// (flat index, whether a scale is NaN where decoding does not show it) of the first bad element, or None.
+py::object find_bad(const py::array& data, int format_id, int64_t elements, int threads) {
+    const FormatInfo& format = checked_format(format_id);
+    const KernelTable& table = checked_kernels();
+    require(is_c_contiguous(data) && format.implemented, "expected a C-contiguous array");
+    require(elements % format.block_size == 0 && data.nbytes() == format.row_bytes(elements),
+            "data has the wrong size");
+    const auto* blocks = static_cast<const uint8_t*>(data.data());
+    BadElement bad;
+    {
+        py::gil_scoped_release release;
+        bad = find_bad_element(table, format, blocks, elements, threads);
+    }
+    if (bad.index < 0) return py::none();
+    return py::make_tuple(bad.index, bad.is_nan_scale);
+}
+
 }  // namespace
 
 void bind_tensor(py::module_& m) {
@@ -110,6 +128,8 @@ void bind_tensor(py::module_& m) {
           "Encode rows into out; returns the flat index of the first NaN or infinity, or -1.");
     m.def("decode", &decode, py::arg("data"), py::arg("format"), py::arg("out"), py::arg("element_type"),
           py::arg("threads"), "Decode rows of blocks into out.");
+    m.def("find_bad", &find_bad, py::arg("data"), py::arg("format"), py::arg("elements"), py::arg("threads"),
+          "(flat index, is a NaN scale) of the first element that is not finite, or None.");
 }
 
 }  // namespace bq

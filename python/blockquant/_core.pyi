@@ -25,6 +25,7 @@ def encode(
 def decode(
     data: npt.NDArray[np.uint8], format: int, out: npt.NDArray[Any], element_type: int, threads: int
 ) -> None: ...
+def find_bad(data: npt.NDArray[Any], format: int, elements: int, threads: int) -> tuple[int, bool] | None: ...
 def unpack(
     data: npt.NDArray[np.uint8],
     format: int,

@@ -25,7 +25,9 @@ def verify(
 ) -> None:
     """Check a GGUF file: header, offsets, sizes, and that every block decodes to finite numbers.
 
-    Exit status 1 when something is wrong. Example: blockquant verify model-Q4_K_M.gguf
+    Warns of what llama.cpp will not load. Exit status 1 when something is wrong.
+
+    Example: blockquant verify model-Q4_K_M.gguf
     """
     with bar(f"verify {file.name}") as progress:
         report = gguf.verify(file, threads=threads, progress=progress)
@@ -34,6 +36,7 @@ def verify(
             "file": str(file),
             "ok": report.ok,
             "problems": report.problems,
+            "warnings": report.warnings,
             "unchecked": report.unchecked,
             "tensors": report.tensors,
             "nbytes": report.nbytes,
@@ -42,6 +45,8 @@ def verify(
     else:
         for problem in report.problems:
             print(printable(problem))
+        for warning in report.warnings:
+            print(f"warning: {printable(warning)}")
         for name, format in report.unchecked.items():
             print(f"not decoded: tensor {printable(name)!r}: {format} is not implemented in this version")
         if report.ok:

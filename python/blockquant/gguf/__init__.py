@@ -6,7 +6,7 @@ Every malformed file ends in a GGUFError with one line that names the file and t
 from __future__ import annotations
 
 from blockquant.gguf._reader import GGUFFile, open
-from blockquant.gguf._types import GGUFError, TensorInfo, TypedValue, ValueType
+from blockquant.gguf._types import GGUFError, TensorInfo, TypedValue, ValueInfo, ValueType
 from blockquant.gguf._verify import VerifyReport, verify
 from blockquant.gguf._writer import GGUFWriter, create
 
@@ -16,6 +16,7 @@ __all__ = [
     "GGUFWriter",
     "TensorInfo",
     "TypedValue",
+    "ValueInfo",
     "ValueType",
     "VerifyReport",
     "create",

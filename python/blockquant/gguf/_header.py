@@ -11,7 +11,7 @@ from blockquant.gguf._types import LAYOUTS, GGUFError, TypedValue, ValueType, te
 from blockquant.gguf._values import encode_entry, encode_string, encode_text, infer
 
 _ALIGNMENT_KEY = "general.alignment"
-_MAX_NAME_BYTES = 63  # llama.cpp refuses a file with a longer tensor name
+MAX_NAME_BYTES = 63  # llama.cpp refuses a file with a longer tensor name
 
 
 @dataclass
@@ -51,8 +51,8 @@ class HeaderPlan:
             raise TypeError(f"tensor names are str, got {type(name).__name__}")
         if name in self.entries:
             raise GGUFError(f"tensor {name!r} has already been written")
-        if not 0 < len(encode_text(name)) <= _MAX_NAME_BYTES:
-            raise GGUFError(f"tensor name {name!r} must have 1 to {_MAX_NAME_BYTES} bytes of UTF-8, llama.cpp's limit")
+        if not 0 < len(encode_text(name)) <= MAX_NAME_BYTES:
+            raise GGUFError(f"tensor name {name!r} must have 1 to {MAX_NAME_BYTES} bytes of UTF-8, llama.cpp's limit")
         nbytes = tensor_bytes(name, shape, format_)
         entry = Entry(name, shape, format_, self.end, nbytes)
         self.entries[name] = entry

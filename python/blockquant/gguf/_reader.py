@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import builtins
 import mmap
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from blockquant import _core
-from blockquant.gguf._shards import SHARD_NAME, shard_path
-from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, SCALAR_DTYPES, GGUFError, TensorInfo, TypedValue, ValueType
+from blockquant.gguf._mapped import MappedFile
+from blockquant.gguf._shards import SHARD_NAME, SPLIT_KEYS, shard_path
+from blockquant.gguf._types import GGUFError, TensorInfo, TypedValue, ValueInfo, ValueType
 
 if TYPE_CHECKING:
     from blockquant._tensor import QuantizedTensor
 
 T = TypeVar("T")
-
-
-# Where a metadata value is: type, element type, count, offset, nbytes.
-_Location: TypeAlias = tuple[int, int, int, int, int]
 
 
 class _LazyMapping(Mapping[str, T], Generic[T]):
@@ -49,94 +43,6 @@ class _LazyMapping(Mapping[str, T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} {self._kind}>"
-
-
-class _Shard:
-    """One file: its mapping and the index of its header."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.buffer: mmap.mmap | bytes | None = b""
-        with builtins.open(path, "rb") as file:
-            self.size = os.fstat(file.fileno()).st_size
-            if self.size:
-                self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        header = self._core_call(_core.gguf_parse)
-        self.version: int = header[0]
-        self.big_endian: bool = header[1]
-        self.alignment: int = header[2]
-        self.data_offset: int = header[3]
-        self.metadata: dict[str, _Location] = dict(header[4])
-        self.tensors: list[tuple[str, tuple[int, ...], str, int, int]] = header[5]
-
-    @property
-    def mapped(self) -> mmap.mmap | bytes:
-        if self.buffer is None:
-            raise GGUFError(f"{self.path} is closed; views taken earlier stay valid")
-        return self.buffer
-
-    def _core_call(self, function: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return function(self.mapped, *args)
-        except GGUFError:
-            raise
-        except ValueError as error:
-            raise GGUFError(f"{self.path}: {error}") from None
-
-    def value(self, location: _Location) -> TypedValue:
-        type_, element, count, offset, nbytes = location
-        kind = ValueType(type_)
-        if kind is ValueType.STRING:
-            return TypedValue(self.mapped[offset : offset + nbytes].decode("utf-8", "surrogateescape"), kind)
-        if kind is ValueType.ARRAY:
-            return TypedValue(self._array(ValueType(element), count, offset), kind, ValueType(element))
-        return TypedValue(np.frombuffer(self.mapped, self._stored(kind), 1, offset).item(), kind)
-
-    def _stored(self, kind: ValueType) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = SCALAR_DTYPES[kind].newbyteorder("big" if self.big_endian else "little")
-        return dtype
-
-    def _array(self, element: ValueType, count: int, offset: int) -> Any:
-        if element is ValueType.STRING:
-            return self._core_call(_core.gguf_strings, offset, count, self.big_endian)
-        if element is ValueType.ARRAY:
-            locations = self._core_call(_core.gguf_arrays, offset, count, self.big_endian)
-            return [self.value(location) for location in locations]
-        dtype = SCALAR_DTYPES[element]
-        if count == 0:
-            array = np.empty(0, dtype)
-        else:
-            # A copy, so that a value keeps neither the mapping alive nor an odd alignment.
-            array = np.frombuffer(self.mapped, self._stored(element), count, offset).astype(dtype)
-        array.flags.writeable = False
-        return array
-
-    def tensor(self, info: TensorInfo) -> np.ndarray[Any, Any] | QuantizedTensor:
-        raw: np.ndarray[Any, Any]
-        if info.nbytes == 0:
-            raw = np.empty(0, np.uint8)
-        else:
-            # The view holds the mapping: it outlives this object.
-            raw = np.frombuffer(self.mapped, np.uint8, info.nbytes, info.offset)
-        layout = LAYOUTS[info.format]
-        dtype = ARRAY_DTYPES.get(info.format)
-        width = dtype.itemsize if dtype is not None else 2
-        if self.big_endian != (sys.byteorder == "big"):
-            raw = raw.copy()
-            try:
-                _core.gguf_swap_blocks(str(info.format), raw)
-            except ValueError as error:
-                raise GGUFError(f"{self.path}: tensor {info.name!r}: {error}") from None
-        elif info.offset % width:
-            raw = raw.copy()  # an alignment of 1 in the file: kernels want aligned numbers
-        raw.flags.writeable = False
-        if dtype is not None:
-            return raw.view(dtype).reshape(info.shape)
-        from blockquant._tensor import QuantizedTensor
-
-        shape = info.shape or (1,)
-        row_bytes = shape[-1] // layout.block_size * layout.type_size
-        return QuantizedTensor(raw.reshape(*shape[:-1], row_bytes), info.format)
 
 
 def _plain(value: TypedValue) -> Any:
@@ -166,7 +72,7 @@ class GGUFFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, shards: bool = True) -> None:
-        first = _Shard(Path(path))
+        first = MappedFile(Path(path))
         self._shards = _open_set(first) if shards else [first]
         head = self._shards[0]
         self.version = head.version
@@ -178,19 +84,23 @@ class GGUFFile:
 
         # As one file the set is not split any more.
         merged = len(self._shards) > 1
-        self._locations = {k: v for k, v in head.metadata.items() if not (merged and k.startswith("split."))}
+        self._locations = {k: v for k, v in head.metadata.items() if not (merged and k in SPLIT_KEYS)}
         self._values: dict[str, Any] = {}
         self.metadata: Mapping[str, Any] = _LazyMapping("metadata values", self._locations, self._load_value)
 
-        infos: dict[str, TensorInfo] = {}
+        rows: dict[str, tuple[Any, ...]] = {}
         for index, shard in enumerate(self._shards):
-            for name, shape, format_, nbytes, offset in shard.tensors:
-                if name in infos:
-                    raise GGUFError(f"{shard.path}: tensor {name!r} is also in {self.paths[infos[name].shard]}")
-                infos[name] = TensorInfo(name, shape, _format(format_), nbytes, offset, index)
-        self.tensor_infos: Mapping[str, TensorInfo] = MappingProxyType(infos)
+            # TensorInfos are made when asked for: a file may have ten thousand.
+            theirs = {row[0]: (*row, index) if merged else row for row in shard.tensors}
+            if not rows.keys().isdisjoint(theirs):
+                name = next(name for name in theirs if name in rows)
+                raise GGUFError(f"{shard.path}: tensor {name!r} is also in {self.paths[rows[name][-1]]}")
+            rows |= theirs
+        self.tensor_infos: Mapping[str, TensorInfo] = _LazyMapping(
+            "tensor infos", rows, lambda name: TensorInfo(*rows[name])
+        )
         self.tensors: Mapping[str, np.ndarray[Any, Any] | QuantizedTensor] = _LazyMapping(
-            "tensors", infos, self._load_tensor
+            "tensors", rows, self._load_tensor
         )
 
     @property
@@ -207,6 +117,21 @@ class GGUFFile:
     def tensor_info(self, name: str) -> TensorInfo:
         """Shape, format and place of a tensor; KeyError when there is none of that name."""
         return self.tensor_infos[name]
+
+    @property
+    def shards(self) -> tuple[MappedFile, ...]:
+        """The mapped files, for tools that copy their bytes."""
+        return tuple(self._shards)
+
+    def metadata_info(self, key: str) -> ValueInfo:
+        """Type and length of a value without decoding it; KeyError when there is none."""
+        type_, element, count, _, nbytes = self._locations[key]
+        kind = ValueType(type_)
+        return ValueInfo(kind, ValueType(element) if kind is ValueType.ARRAY else None, count, nbytes)
+
+    def typed_value(self, key: str, limit: int | None = None) -> TypedValue:
+        """A value with its exact type, of an array the first `limit` elements at most; KeyError when there is none."""
+        return self._shards[0].value(self._locations[key], limit)
 
     def typed_metadata(self) -> dict[str, TypedValue]:
         """All metadata with their exact types, as `create` takes them. Of a set of shards, without the split.* keys."""
@@ -270,14 +195,7 @@ class GGUFFile:
         return self._shards[info.shard].tensor(info)
 
 
-def _format(name: str) -> str:
-    """The registry's Format, or the plain name of a type that only files have."""
-    from blockquant._formats import formats
-
-    return formats.get(name, name)
-
-
-def _split_value(shard: _Shard, key: str) -> int:
+def _split_value(shard: MappedFile, key: str) -> int:
     if key not in shard.metadata:
         return 0
     value = shard.value(shard.metadata[key]).value
@@ -286,7 +204,7 @@ def _split_value(shard: _Shard, key: str) -> int:
     return value
 
 
-def _open_set(given: _Shard) -> list[_Shard]:
+def _open_set(given: MappedFile) -> list[MappedFile]:
     """All shards of the set that a file says it belongs to, whichever of them was named."""
     count = _split_value(given, "split.count")
     if count <= 1:
@@ -303,7 +221,7 @@ def _open_set(given: _Shard) -> list[_Shard]:
         if number == int(match["number"]):
             shard = given
         elif path.exists():
-            shard = _Shard(path)
+            shard = MappedFile(path)
         else:
             raise GGUFError(f"{given.path} is one of {count} shards, and {path} is missing")
         if _split_value(shard, "split.no") != number - 1 or _split_value(shard, "split.count") != count:

@@ -48,6 +48,27 @@ class TypedValue:
     element_type: ValueType | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ValueInfo:
+    """What is known of a metadata value without decoding it.
+
+    `count` is the length of an array, else 1; `nbytes` the bytes of its elements in the file.
+    """
+
+    type: ValueType
+    element_type: ValueType | None
+    count: int
+    nbytes: int
+
+
+class RawValue(NamedTuple):
+    """A value as a file's bytes; they go unchanged into another file of the same byte order ("<" or ">")."""
+
+    type: int
+    payload: bytes
+    order: str
+
+
 class TensorInfo(NamedTuple):
     """Where a tensor is.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from blockquant import _core
-from blockquant.gguf._types import SCALAR_DTYPES, GGUFError, TypedValue, ValueType
+from blockquant.gguf._types import SCALAR_DTYPES, GGUFError, RawValue, TypedValue, ValueType
 
 _TYPE_OF_DTYPE = {dtype: kind for kind, dtype in SCALAR_DTYPES.items()}
 _INTEGERS = (ValueType.UINT32, ValueType.INT32, ValueType.UINT64, ValueType.INT64)
@@ -112,6 +112,10 @@ def encode_entry(key: str, value: object, order: str) -> bytes:
         raise TypeError(f"metadata keys are str, got {_describe(key)}")
     if not 0 < len(encode_text(key)) <= 65535:
         raise GGUFError(f"metadata key {key[:40]!r} is empty or longer than 65535 bytes")
+    if isinstance(value, RawValue):
+        if value.order != order:
+            raise GGUFError(f"metadata {key!r} is in the other byte order")
+        return encode_string(key, order) + struct.pack(order + "I", value.type) + value.payload
     try:
         typed = infer(value)
         return encode_string(key, order) + struct.pack(order + "I", typed.type) + _encode_value(typed, order)
