@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blockquant.converter import convert
     from blockquant.quantizer import quantize_file
     from blockquant.transformer import Model
+    from blockquant.transformer.compare import compare
 
 __all__ = [
     "BlockquantError",
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "assemble",
     "available_isas",
+    "compare",
     "convert",
     "cpu_info",
     "dequantize",
@@ -53,6 +55,7 @@ __all__ = [
 _LAZY_MODULES = {"gguf", "imatrix", "recipes"}
 _LAZY_NAMES = {
     "Model": "blockquant.transformer",
+    "compare": "blockquant.transformer.compare",
     "convert": "blockquant.converter",
     "quantize_file": "blockquant.quantizer",
 }

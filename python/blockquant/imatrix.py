@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from blockquant.errors import BlockquantError
+
+if TYPE_CHECKING:
+    from blockquant.transformer.collect import collect as collect
 
 Float32 = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
@@ -27,6 +30,14 @@ Counts = npt.NDArray[np.int64]
 DEFAULT_CHUNK_SIZE = 512
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "collect":  # on first use, because it brings the transformer loop
+        from blockquant.transformer.collect import collect
+
+        return collect
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, eq=False)

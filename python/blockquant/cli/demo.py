@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import tempfile
 import time
@@ -96,15 +95,12 @@ def demo(
 
 
 def _measure(path: Path, recipe: str, text: str, ctx: int, chunks: int) -> Row:
-    with bq.gguf.open(path) as file:
-        weights = sum(info.nbytes for info in file.tensor_infos.values())
-        elements = sum(math.prod(info.shape) for info in file.tensor_infos.values())
     model = bq.Model.open(path)
     with bar(f"measuring {recipe}", unit="windows") as progress:
         result: dict[str, Any] = model.perplexity(text, n_ctx=ctx, chunks=chunks or None, progress=progress)
     return Row(
         recipe=recipe,
-        bits_per_weight=8 * weights / elements,
+        bits_per_weight=model.bits_per_weight,
         bytes=path.stat().st_size,
         perplexity=result["ppl"],
         stderr=result["stderr"],

@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from blockquant.errors import BlockquantError
-
 
 def register(app: typer.Typer) -> None:
     app.command("eval")(evaluate)
@@ -29,12 +27,10 @@ def evaluate(
     Example: `blockquant eval tales-Q4_K_M.gguf eval.txt --ctx 256 --chunks 40`
     """
     from blockquant.cli.progress import bar
+    from blockquant.cli.texts import read_text
     from blockquant.transformer import Model
 
-    try:
-        content = text.read_bytes().decode()  # line ends as they are
-    except UnicodeDecodeError as error:
-        raise BlockquantError(f"{text} is not UTF-8 text: byte {error.start} cannot be read") from None
+    content = read_text(text)
     start = time.perf_counter()
     with Model.open(model, threads=threads) as opened, bar("perplexity", unit="windows") as progress:
         result = opened.perplexity(content, n_ctx=ctx, chunks=chunks, progress=progress)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 from blockquant import gguf
 from blockquant._runtime import thread_count
 from blockquant.errors import BlockquantError
 from blockquant.transformer.chat import render_chat
 from blockquant.transformer.config import Config
+from blockquant.transformer.decoder import Decoder
 from blockquant.transformer.families import find_family
 from blockquant.transformer.generation import Generation
-from blockquant.transformer.perplexity import Progress, perplexity
+from blockquant.transformer.perplexity import perplexity
 from blockquant.transformer.sampling import Sampling
 from blockquant.transformer.session import Session, all_logits, check_tokens
 from blockquant.transformer.tokenizer import Tokenizer
 from blockquant.transformer.weights import FloatArray, Weights
+from blockquant.transformer.windows import Progress
+
+W = TypeVar("W", bound=Weights)
 
 
 class Model:
@@ -37,10 +42,11 @@ class Model:
         if n_ctx is not None and n_ctx < 1:
             raise BlockquantError(f"n_ctx must be at least 1, got {n_ctx}")
         self.n_ctx: int = self.config.context_length if n_ctx is None else n_ctx
-        self._decoder = family(self.config, Weights(file.tensors, "the file", count), count)
+        self._family, self._threads = family, count
+        self._file: Any = file
+        self._decoder, _ = self.build(Weights)
         self.n_vocab: int = self._decoder.n_vocab  # rows of the embedding matrix, length of a row of logits
         self.metadata: Mapping[str, Any] = file.metadata
-        self._file: Any = file
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], threads: int | None = None, n_ctx: int | None = None) -> Model:
@@ -63,6 +69,12 @@ class Model:
             file.close()
             raise
 
+    def build(self, weights_type: type[W]) -> tuple[Decoder, W]:
+        """A decoder over the file's tensors as this class hands them out."""
+        self._check_open()
+        weights = weights_type(self._file.tensors, "the file", self._threads)
+        return self._family(self.config, weights, self._threads), weights
+
     def close(self) -> None:
         """Release the file. Sessions that exist keep working, and hold on to the weights."""
         if self._file is not None:
@@ -84,6 +96,13 @@ class Model:
     def architecture(self) -> str:
         """The file's `general.architecture`."""
         return self.config.architecture
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the file's tensors for each of their elements."""
+        self._check_open()
+        infos = self._file.tensor_infos.values()
+        return float(8 * sum(info.nbytes for info in infos) / sum(math.prod(info.shape) for info in infos))
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

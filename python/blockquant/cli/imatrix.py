@@ -1,0 +1,61 @@
+"""`blockquant imatrix`: collect an importance matrix for quantizing a model."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockquant.errors import BlockquantError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("imatrix")(collect)
+
+
+def collect(
+    model: Annotated[Path, typer.Argument(help="GGUF file, the less quantized the better.", show_default=False)],
+    text: Annotated[Path, typer.Argument(help="Text like what the model will see, UTF-8.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="NAME.gguf, or NAME.dat for llama.cpp's old format.", show_default=False)],
+    ctx: Annotated[int, typer.Option(help="Tokens of a window.")] = 512,
+    chunks: Annotated[int | None, typer.Option(help="Use only the first so many windows.", show_default=False)] = None,
+    output: Annotated[bool, typer.Option("--output", help="Collect for the output matrix, too.")] = False,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(help="Add this importance matrix of the model (repeatable).", show_default=False),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; all CPUs.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was collected as JSON.")] = False,
+) -> None:
+    """Collect an importance matrix over a text, as llama-imatrix does.
+
+    Example: `blockquant imatrix tales-f16.gguf calib.txt tales.imatrix.gguf --chunks 100`
+    """
+    from blockquant import imatrix
+    from blockquant.cli.progress import bar
+    from blockquant.cli.texts import read_text
+    from blockquant.transformer import Model
+
+    if out.suffix not in (".gguf", ".dat"):
+        raise BlockquantError(f"cannot tell the format of {out}: name it .gguf or .dat")
+    content = read_text(text)
+    others = [imatrix.load(path) for path in merge or ()]
+    start = time.perf_counter()
+    with Model.open(model, threads=threads) as opened, bar("collecting", unit="windows") as progress:
+        matrix = imatrix.collect(opened, content, ctx, chunks, output, str(text), progress)
+    windows = matrix.chunk_count
+    if others:
+        matrix = imatrix.merge([*others, matrix])
+    matrix.save(out)
+    seconds = time.perf_counter() - start
+    if as_json:
+        found = {"tensors": len(matrix), "windows": windows, "n_ctx": ctx, "chunks": matrix.chunk_count}
+        print(
+            json.dumps({"model": str(model), "text": str(text), "out": str(out), **found, "seconds": round(seconds, 3)})
+        )
+    else:
+        merged = f", {matrix.chunk_count} with what was merged" if others else ""
+        print(f"wrote {out}: {len(matrix)} tensors, {windows} windows of {ctx}{merged}, {seconds:.1f} s")
