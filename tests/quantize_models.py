@@ -33,6 +33,8 @@ def _with_metadata(path: Path, metadata: Mapping[str, Any], **options: Any) -> g
         if isinstance(value, str):
             if key != "general.architecture":
                 writer.add_string(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
         elif isinstance(value, float):
             writer.add_float32(key, value)
         elif isinstance(value, list):

@@ -100,7 +100,10 @@ def is_quantized(name: str, shape: tuple[int, ...], architecture: str) -> bool:
     dims = len(shape)
     while dims > 1 and shape[len(shape) - dims] == 1:  # leading dimensions of 1 do not count
         dims -= 1
-    if dims < 2 or not name.endswith("weight") or name in _KEPT_NAMES:
+    # llama.cpp's search for the suffix also succeeds for any name one byte shorter than it.
+    if dims < 2 or not (name.endswith("weight") or len(name.encode("utf-8", "surrogateescape")) == 5):
+        return False
+    if name in _KEPT_NAMES:
         return False
     return not any(part in name for part in _KEPT_PARTS + _KEPT_PARTS_OF.get(architecture, ()))
 
