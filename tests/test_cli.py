@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("typer")
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "examples" / "tales-6m"
-COMMANDS = ("demo", "convert", "quantize", "inspect", "verify", "run", "eval", "bench")
+COMMANDS = ("demo", "convert", "quantize", "inspect", "verify", "recipes", "run", "eval", "bench")
 
 
 def blockquant(*arguments: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:

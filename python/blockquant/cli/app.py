@@ -15,7 +15,19 @@ import blockquant
 # typer carries click inside in some versions and depends on it in others: reach its error class through typer.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
-COMMANDS = ("demo", "convert", "quantize", "inspect", "verify", "run", "eval", "compare", "imatrix", "bench")
+COMMANDS = (
+    "demo",
+    "convert",
+    "quantize",
+    "inspect",
+    "verify",
+    "recipes",
+    "run",
+    "eval",
+    "compare",
+    "imatrix",
+    "bench",
+)
 
 app = typer.Typer(
     name="blockquant",

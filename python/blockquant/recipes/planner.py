@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -12,19 +13,10 @@ from typing import Any
 from blockquant._formats import Format, find_format, formats
 from blockquant.errors import BlockquantError
 
+from . import unknown
 from .rules import Model, Place, decide
-from .table import (
-    ALIASES,
-    FALLBACKS,
-    IMATRIX_FORMAT_OF_RECIPE,
-    IMATRIX_FORMATS,
-    LARGE_LLAMA_ATTN_V,
-    LAST_FALLBACK,
-    MINIMUM,
-    RECIPES,
-    Recipe,
-)
-from .tensors import OUTPUT, TOKEN_EMBEDDINGS, file_order, is_quantized, role_of
+from .table import ALIASES, IMATRIX_FORMATS, KEEP, LAST_FALLBACK, MINIMUM, RECIPES, Recipe
+from .tensors import OUTPUT, TOKEN_EMBEDDINGS, file_order, role_of, why_kept
 
 Overrides = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -39,6 +31,7 @@ class Choice:
     wanted: str  # the format before a fallback; the same as `format` where the blocks fit
     quantized: bool  # False: the tensor stays as it is
     needs_imatrix: bool  # the format is garbage here without an importance matrix
+    reason: str = ""  # why it stays, or why it has another format than the one wanted
 
     @property
     def is_fallback(self) -> bool:
@@ -50,20 +43,30 @@ def names() -> list[str]:
     return list(RECIPES)
 
 
-def get(name: str) -> Recipe:
-    """The recipe of this name, in any case; Q3_K, Q4_K and Q5_K mean their _M. ValueError with near names."""
-    key = str(name).upper()
+def get(name: str | os.PathLike[str] | Recipe) -> Recipe:
+    """The recipe of this name, in any case, or of a user's file that ends in .toml; a Recipe is returned as it is.
+
+    Q3_K, Q4_K and Q5_K mean their _M. ValueError with near names, or with the line of the file that is wrong.
+    """
+    if isinstance(name, Recipe):
+        return name
+    text = os.fspath(name)
+    if text.lower().endswith(".toml"):
+        from .custom import load
+
+        return load(text)
+    key = text.upper()
     recipe = RECIPES.get(ALIASES.get(key, key))
     if recipe is None:
         near = get_close_matches(key, RECIPES, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"the recipes are {', '.join(RECIPES)}"
-        raise BlockquantError(f"unknown recipe {name!r}: {hint}")
+        raise BlockquantError(f"unknown recipe {text!r}: {hint} (a recipe of your own is a file that ends in .toml)")
     return recipe
 
 
 def plan(
     tensors: Mapping[str, Any],
-    recipe: str | Recipe,
+    recipe: str | os.PathLike[str] | Recipe,
     metadata: Mapping[str, Any],
     imatrix_names: Collection[str] | None = None,
     overrides: Overrides | None = None,
@@ -75,16 +78,20 @@ def plan(
 
     tensors: {name: shape}, shapes in numpy order ([N, K], [E, N, K]); anything with `.shape` and `.format` also
         serves, and then tensors that are not quantized keep that format. Without it they are F32.
-    recipe: a name of `names()`.
+    recipe: a name of `names()`, the path of a .toml file, or a `Recipe`.
     metadata: the GGUF metadata (general.architecture, ARCH.block_count, ARCH.attention.head_count ...).
     imatrix_names: the tensors for which there is an importance matrix; some recipes differ when there is one.
     overrides: {regular expression: format}; the first that is found in a tensor's name decides, before the recipe.
+        Format "keep" leaves the tensor as it is.
     pure: give every quantized tensor the recipe's base format.
     output_tensor_type, token_embedding_type: formats of these tensors.
 
     Returns {name: format} in the order in which llama-quantize writes the tensors: by layer, then by name. Rows that
     the blocks of a format do not divide get its fallback. ValueError: unknown recipe or format, metadata that is
     missing, a format asked for explicitly that does not fit.
+
+    Tensors of a model that llama.cpp does not know (no `blk.` names, no block count) are told apart by name and shape:
+    see `unknown`. What does not fit its blocks there stays as it is.
     """
     choices = explain(
         tensors, recipe, metadata, imatrix_names, overrides, pure, output_tensor_type, token_embedding_type
@@ -94,7 +101,7 @@ def plan(
 
 def explain(
     tensors: Mapping[str, Any],
-    recipe: str | Recipe,
+    recipe: str | os.PathLike[str] | Recipe,
     metadata: Mapping[str, Any],
     imatrix_names: Collection[str] | None = None,
     overrides: Overrides | None = None,
@@ -108,14 +115,16 @@ def explain(
     order: the names in the order of the file, where it is another than llama-quantize's usual one; rules that count
         tensors count in that order.
     """
-    chosen = recipe if isinstance(recipe, Recipe) else get(recipe)
-    planner = _Planner(
+    chosen = get(recipe)
+    new = unknown.is_unknown(tensors, metadata)
+    planner = (_UnknownPlanner if new else _Planner)(
         recipe=chosen,
-        model=Model.from_metadata(metadata),
+        model=_unknown_model(tensors, metadata) if new else Model.from_metadata(metadata),
         tied=OUTPUT not in tensors,
         imatrix=bool(imatrix_names),
         pure=pure,
-        overrides=_compile_overrides(overrides),
+        overrides=compile_patterns("overrides", overrides),
+        named=() if pure else tuple((re.compile(pattern), rules) for pattern, rules in chosen.tensors),
         output_type=output_tensor_type and _explicit_format(output_tensor_type, "output_tensor_type"),
         embedding_type=token_embedding_type and _explicit_format(token_embedding_type, "token_embedding_type"),
         attn_v_total=sum(role_of(name) == "attn_v" for name in tensors),
@@ -123,6 +132,12 @@ def explain(
     )
     sequence = sorted(tensors, key=file_order) if order is None else order
     return [planner.choose(name, tensors[name]) for name in sequence]
+
+
+def _unknown_model(tensors: Mapping[str, Any], metadata: Mapping[str, Any]) -> Model:
+    architecture = metadata.get("general.architecture", "unknown")
+    numbers = [number for name in tensors if (number := unknown.number_in_name(name)) is not None]
+    return Model(str(architecture), max(numbers, default=-1) + 1, heads=0, kv_heads=0, experts=0)
 
 
 @dataclass
@@ -133,6 +148,7 @@ class _Planner:
     imatrix: bool
     pure: bool
     overrides: list[tuple[re.Pattern[str], str]]
+    named: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]  # the recipe's rules about names
     output_type: str | None
     embedding_type: str | None
     attn_v_total: int
@@ -140,81 +156,133 @@ class _Planner:
 
     def choose(self, name: str, tensor: Any) -> Choice:
         shape = tuple(int(n) for n in getattr(tensor, "shape", tensor))
-        if not is_quantized(name, shape, self.model.architecture):
-            kept = str(getattr(tensor, "format", "F32"))
-            return Choice(name, shape, formats.get(kept, kept), kept, quantized=False, needs_imatrix=False)
+        stored = str(getattr(tensor, "format", "F32"))
+        stays = why_kept(name, shape, self.model.architecture)
+        if stays:
+            return _kept(name, shape, stored, stored, stays)
         wanted, explicit = self._want(name, shape)
+        if wanted == KEEP:
+            return _kept(name, shape, stored, stored, "the recipe keeps it")
         row = shape[-1]
-        format = formats[wanted]
+        format, reason = formats[wanted], ""
         if row % format.block_size:
+            reason = _why_not(wanted, row)
             if explicit:
                 raise BlockquantError(
                     f"{wanted} was asked for, but the rows of {name!r} have {row} elements, "
                     f"not a multiple of {format.block_size}"
                 )
-            format = _fallback(wanted, row, name)
-        return Choice(name, shape, format, wanted, True, _needs_imatrix(name, format, self.recipe))
+            format = self._fallback(wanted, row, name)
+        return Choice(name, shape, format, wanted, True, self._needs_imatrix(name, format), reason)
 
     def _want(self, name: str, shape: tuple[int, ...]) -> tuple[str, bool]:
         """The format before fallbacks, and whether it must not have one."""
         role = role_of(name)
-        override = next((format for pattern, format in self.overrides if pattern.search(name)), None)
+        override = self._override(name)
         # The per-layer table of embeddings follows token_embedding_type unless an override names it.
         if role == "token_embd" and self.embedding_type and not (override and name != TOKEN_EMBEDDINGS[0]):
             return self.embedding_type, True
         if role == "output" and self.output_type:
             return self.output_type, True
         base = self.recipe.base
-        if formats[base].run == 0:  # a float recipe has nothing to weigh, and llama-quantize no overrides for it
+        # A float recipe of llama.cpp has nothing to weigh, and llama-quantize no overrides for it.
+        if formats[base].is_float and not self.recipe.source and override != KEEP:
             return base, False
         if override:
             return override, False
         if self.pure:
             return base, False
+        by_name = self._by_name(name, shape)
+        if by_name:
+            return by_name, False
         return self._by_rule(name, role, shape), False
 
+    def _override(self, name: str) -> str | None:
+        return next((format for pattern, format in self.overrides if pattern.search(name)), None)
+
+    def _place(self, name: str, role: str, shape: tuple[int, ...], seen: int) -> Place:
+        total = self.attn_v_total if role == "attn_v" else self.model.layers
+        block = formats[self.recipe.base].block_size
+        return Place(self.model, name, role, shape, block, self.imatrix, seen, total)
+
+    def _by_name(self, name: str, shape: tuple[int, ...]) -> str:
+        """What the recipe's rules about names say, or ""."""
+        for pattern, rules in self.named:
+            if pattern.search(name):
+                # These rules are about names, and so are their layers: nothing is counted.
+                number = unknown.number_in_name(name)
+                choice = decide(rules, self._place(name, "named", shape, -1 if number is None else number), "")
+                if choice:
+                    return choice
+        return ""
+
     def _by_rule(self, name: str, role: str, shape: tuple[int, ...]) -> str:
-        recipe, model = self.recipe, self.model
-        parts, minimum = MINIMUM.get(model.architecture, ((), ""))
-        if any(part in name for part in parts):
+        recipe = self.recipe
+        parts, minimum = MINIMUM.get(self.model.architecture, ((), ""))
+        if any(part in name for part in parts) and not formats[recipe.base].is_float:
             return minimum
         if role == "output" or (role == "token_embd" and self.tied):
             if self.output_type:
                 return self.output_type
-            fits = shape[-1] % formats[recipe.base].block_size == 0
-            return recipe.output if fits and model.architecture != "falcon" else "Q8_0"
-        place = Place(
-            model,
-            name,
-            role,
-            stacked=len(shape) > 2 and shape[-3] > 1,
-            imatrix=self.imatrix,
-            seen=self.seen[role],
-            total=self.attn_v_total if role == "attn_v" else model.layers,
-        )
+            own = "token_embd" if "token_embd" in recipe.roles and "output" not in recipe.roles else "output"
+            own = role if role == "output" else own
+            return decide(recipe.rules_for(own), self._place(name, role, shape, 0), recipe.base)
+        place = self._place(name, role, shape, self.seen[role])
         self.seen[role] += 1
-        choice = decide(recipe.rules_for(role), place, recipe.base)
-        if recipe.common and role == "attn_v" and model.is_large_llama:
-            choice = LARGE_LLAMA_ATTN_V.get(choice, choice)
-        return choice
+        return decide(recipe.rules_for(role), place, recipe.base)
+
+    def _fallback(self, wanted: str, row: int, name: str) -> Format:
+        """The nearest format whose blocks divide the row."""
+        other = self.recipe.fallback_of(wanted)
+        if other is None and formats[wanted].block_size > 32:
+            raise BlockquantError(
+                f"the rows of {name!r} have {row} elements, not a multiple of {formats[wanted].block_size}, and "
+                f"{wanted} has no fallback: name another format for this tensor with an override"
+            )
+        fits = other is not None and row % formats[other].block_size == 0
+        return formats[other] if other is not None and fits else formats[LAST_FALLBACK]
+
+    def _needs_imatrix(self, name: str, format: str) -> bool:
+        if name in TOKEN_EMBEDDINGS or name == OUTPUT:
+            return False
+        return format in IMATRIX_FORMATS or format == self.recipe.needs_imatrix_format
 
 
-def _fallback(wanted: str, row: int, name: str) -> Format:
-    """The nearest format whose blocks divide the row."""
-    other = FALLBACKS.get(wanted)
-    if other is None and formats[wanted].block_size > 32:
-        raise BlockquantError(
-            f"the rows of {name!r} have {row} elements, not a multiple of {formats[wanted].block_size}, and {wanted} "
-            "has no fallback: name another format for this tensor with an override"
-        )
-    fits = other is not None and row % formats[other].block_size == 0
-    return formats[other] if other is not None and fits else formats[LAST_FALLBACK]
+class _UnknownPlanner(_Planner):
+    """For the tensors of a model that llama.cpp does not know: the recipe's base format, unless a rule says else."""
+
+    def choose(self, name: str, tensor: Any) -> Choice:
+        shape = tuple(int(n) for n in getattr(tensor, "shape", tensor))
+        stored = str(getattr(tensor, "format", "F32"))
+        stays = unknown.must_stay(shape, stored)
+        if stays:
+            return _kept(name, shape, stored, stored, stays)
+        wanted = self._override(name) or self._by_name(name, shape)
+        if not wanted:
+            stays = unknown.should_stay(name, shape)
+            if stays:
+                return _kept(name, shape, stored, stored, stays)
+            wanted = self.recipe.base
+        if wanted == KEEP:
+            return _kept(name, shape, stored, stored, "the recipe keeps it")
+        row = shape[-1]
+        reason = _why_not(wanted, row) if row % formats[wanted].block_size else ""
+        fallback: str | None = wanted
+        if reason:
+            fallback = self.recipe.fallback_of(wanted)
+        if fallback is None or row % formats[fallback].block_size:
+            return _kept(name, shape, stored, wanted, reason)
+        format = formats[fallback]
+        return Choice(name, shape, format, wanted, True, self._needs_imatrix(name, format), reason)
 
 
-def _needs_imatrix(name: str, format: str, recipe: Recipe) -> bool:
-    if name in TOKEN_EMBEDDINGS or name == OUTPUT:
-        return False
-    return format in IMATRIX_FORMATS or format == IMATRIX_FORMAT_OF_RECIPE.get(recipe.name)
+def _kept(name: str, shape: tuple[int, ...], stored: str, wanted: str, reason: str) -> Choice:
+    format = formats.get(stored, stored)
+    return Choice(name, shape, format, format if wanted == stored else wanted, False, False, reason)
+
+
+def _why_not(wanted: str, row: int) -> str:
+    return f"rows of {row} elements are not whole blocks of {wanted} ({formats[wanted].block_size})"
 
 
 def _explicit_format(name: str, argument: str) -> str:
@@ -224,13 +292,38 @@ def _explicit_format(name: str, argument: str) -> str:
         raise BlockquantError(f"{argument}: {error}") from None
 
 
-def _compile_overrides(overrides: Overrides | None) -> list[tuple[re.Pattern[str], str]]:
+def compile_patterns(argument: str, overrides: Overrides | None) -> list[tuple[re.Pattern[str], str]]:
+    """Regular expressions with the formats (or "keep") that they give; ValueError naming the one that is wrong."""
     pairs = overrides.items() if isinstance(overrides, Mapping) else overrides or ()
-    compiled = []
-    for pattern, format in pairs:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            raise BlockquantError(f"overrides: {pattern!r} is not a regular expression: {error}") from None
-        compiled.append((expression, _explicit_format(format, f"overrides, {pattern!r}")))
-    return compiled
+    return [
+        (compile_pattern(argument, pattern), _format_or_keep(format, f"{argument}, {pattern!r}"))
+        for pattern, format in pairs
+    ]
+
+
+def compile_pattern(argument: str, pattern: str) -> re.Pattern[str]:
+    """A regular expression as llama-quantize takes them; ValueError when it is none."""
+    try:
+        # C++ has classes such as [[:digit:]], which Python would misread in silence.
+        return re.compile(re.sub(r"\[:(\w+):\]", lambda match: _CLASSES.get(match[1], match[0]), pattern))
+    except re.error as error:
+        raise BlockquantError(f"{argument}: {pattern!r} is not a regular expression: {error}") from None
+
+
+_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "d": "0-9",
+    "digit": "0-9",
+    "lower": "a-z",
+    "punct": r"!-/:-@\[-`{-~",
+    "s": r"\s",
+    "space": r"\s",
+    "upper": "A-Z",
+    "w": r"\w",
+    "xdigit": "0-9A-Fa-f",
+}
+
+
+def _format_or_keep(name: str, argument: str) -> str:
+    return KEEP if str(name).lower() == KEEP else _explicit_format(name, argument)

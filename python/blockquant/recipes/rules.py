@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -45,9 +48,14 @@ class Model:
             return int(value)
 
         heads = number("attention.head_count", 0)
+        layers = number("block_count", 0 if architecture == "clip" else None)
+        if architecture == "nanbeige":
+            layers *= number("num_loops", 1)
+        if architecture == "graniteswitch":  # one more that routes
+            layers += 1 - number("nextn_predict_layers", 0)
         return cls(
             architecture,
-            number("block_count", 0 if architecture == "clip" else None),
+            layers,
             heads,
             number("attention.head_count_kv", heads),
             number("expert_count", 0),
@@ -73,16 +81,22 @@ class Place:
 
     model: Model
     name: str
-    role: str
-    stacked: bool  # [E, N, K] with E > 1
+    role: str  # "named": a rule is about this tensor's name, and `seen` is the number in it
+    shape: tuple[int, ...]
+    base_block: int  # elements in a block of the recipe's base format
     imatrix: bool  # the file is quantized with an importance matrix
     seen: int  # tensors of this role that came before
     total: int  # tensors of this role for attn_v, layers of the model otherwise
 
     @property
+    def stacked(self) -> bool:
+        """[E, N, K] with E > 1."""
+        return len(self.shape) > 2 and self.shape[-3] > 1
+
+    @property
     def layer(self) -> int:
         """Expert tensors do not come in the order of their layers in every file, so that their names say it."""
-        if self.model.experts <= 1 or self.role == "attn_v":
+        if self.model.experts <= 1 or self.role in ("attn_v", "named"):
             return self.seen
         match = re.match(r"blk\.(\d+)", self.name)
         if match is None:
@@ -117,33 +131,70 @@ CONDITIONS: dict[str, Callable[[Place], bool]] = {
     "experts_4": lambda place: place.model.experts >= 4,
     "experts_8": lambda place: place.model.experts == 8,
     "falcon": lambda place: place.model.architecture == "falcon",
+    "large_llama": lambda place: place.model.is_large_llama,  # 70B and its like: one attn_v for eight heads
     # the tensor and the run
     "expert_stack": _expert_stack,
+    "base_fits": lambda place: place.shape[-1] % place.base_block == 0,
     "imatrix": lambda place: place.imatrix,
 }
 
+# Numbers that a condition such as "layer < 4" compares.
+NUMBERS: dict[str, Callable[[Place], int]] = {
+    "layer": lambda place: place.layer,
+    "layers": lambda place: place.model.layers,
+    "experts": lambda place: place.model.experts,
+    "heads_per_kv": lambda place: place.model.heads_per_kv,
+    "columns": lambda place: place.shape[-1],
+    "rows": lambda place: prod(place.shape[:-1]),
+    "elements": lambda place: prod(place.shape),
+    "dimensions": lambda place: len(place.shape),
+}
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+Term = tuple[Callable[[Place], bool], bool]
+
+
+def _parse_term(rule: str, word: str) -> Callable[[Place], bool]:
+    if word in CONDITIONS:
+        return CONDITIONS[word]
+    match = re.fullmatch(r"(\w+)\s*(<=|>=|==|!=|<|>)\s*(\d{1,18})", word)
+    if match is None or match[1] not in NUMBERS:
+        near = get_close_matches(word, [*CONDITIONS, *NUMBERS], n=2, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"the conditions are {', '.join(CONDITIONS)}"
+        raise BlockquantError(
+            f"rule {rule!r}: unknown condition {word!r}; {hint} (and comparisons such as 'layer < 4', with "
+            f"{', '.join(NUMBERS)})"
+        )
+    number, compare, limit = NUMBERS[match[1]], _COMPARISONS[match[2]], int(match[3])
+    # Nothing holds for the layer of a tensor that is in none.
+    return lambda place: (value := number(place)) >= 0 and compare(value, limit)
+
 
 @cache
-def _parse(rule: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
-    """Split "FORMAT if a and not b" into the format and (condition, expected) pairs."""
-    choice, _, text = rule.partition(" if ")
-    conditions = []
-    for term in text.split(" and ") if text else ():
-        word = term.strip()
+def parse_rule(rule: str) -> tuple[str, tuple[Term, ...]]:
+    """Split "FORMAT if a and not b" into the format and (condition, expected) pairs; ValueError when it cannot be."""
+    choice, separator, text = rule.partition(" if ")
+    if separator and not text.strip():
+        raise BlockquantError(f"rule {rule!r}: there is no condition after 'if'")
+    terms = []
+    for part in text.split(" and ") if separator else ():
+        word = " ".join(part.split())
         expected = not word.startswith("not ")
-        word = word.removeprefix("not ").strip()
-        if word not in CONDITIONS:
-            raise BlockquantError(
-                f"rule {rule!r}: unknown condition {word!r}; the conditions are {', '.join(CONDITIONS)}"
-            )
-        conditions.append((word, expected))
-    return choice.strip(), tuple(conditions)
+        terms.append((_parse_term(rule, word.removeprefix("not ").strip()), expected))
+    return choice.strip(), tuple(terms)
 
 
 def decide(rules: tuple[str, ...], place: Place, default: str) -> str:
     """The format of the first rule that holds for `place`, or `default`."""
     for rule in rules:
-        choice, conditions = _parse(rule)
-        if all(CONDITIONS[word](place) == expected for word, expected in conditions):
+        choice, terms = parse_rule(rule)
+        if all(condition(place) == expected for condition, expected in terms):
             return choice
     return default

@@ -7,19 +7,43 @@ tensor that no rule claims gets the recipe's base format. `rules.CONDITIONS` say
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 Rules = tuple[str, ...]
+
+# The roles that a recipe has rules for; "other" are the tensors that are quantized and have none of these.
+ROLES = (
+    "output",
+    "token_embd",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+    "other",
+)
+
+# In a rule of a user's recipe, instead of a format: the tensor stays as it is.
+KEEP = "keep"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one file type does. Fields that are left out mean "the base format"."""
+    """What one file type does. Fields that are left out mean "the base format".
+
+    The last four fields are for recipes that users write; `custom` reads them.
+    """
 
     name: str
     file_type: int  # general.file_type of the file
     base: str
-    output: str = "Q6_K"  # the output tensor; the token embedding too, when the model has no output tensor of its own
+    # One format: Q8_0 takes its place where llama.cpp's does; rules: these alone.
+    output: str | Rules = (
+        "Q6_K"  # the output tensor; the token embedding too, when the model has no output tensor of its own
+    )
     token_embd: Rules = ()
     attn_q: Rules = ()
     attn_k: Rules = ()
@@ -30,13 +54,36 @@ class Recipe:
     ffn_down: Rules = ()
     every: Rules = ()  # instead of all of the above but `output`
     common: bool = True  # COMMON comes before the recipe's own rules, LARGE_LLAMA_ATTN_V after them
+    roles: Mapping[str, Rules] = field(default_factory=dict)  # rules that stand alone, instead of the above
+    tensors: tuple[tuple[str, Rules], ...] = ()  # regular expressions of names, before any role
+    fallbacks: Mapping[str, str] = field(default_factory=dict)  # instead of FALLBACKS, format by format
+    source: str = ""  # the file that it was read from
 
     def rules_for(self, role: str) -> Rules:
-        """The rules, in order, for a tensor of this role."""
+        """All the rules, in order, for a tensor of this role; "token_embd" is that of a model with an output tensor."""
+        if role in self.roles:
+            return self.roles[role]
+        if role == "output":
+            if not isinstance(self.output, str):
+                return self.output
+            return (*(() if self.output == "Q8_0" else ("Q8_0 if falcon", "Q8_0 if not base_fits")), self.output)
         if self.every:
             return self.every
         own: Rules = getattr(self, role, ())
-        return COMMON.get(role, ()) + own if self.common else own
+        if not self.common:
+            return own
+        if role == "attn_v":
+            own = _with_large_llama((*own, self.base))
+        return COMMON.get(role, ()) + own
+
+    def fallback_of(self, format: str) -> str | None:
+        """What replaces a format whose blocks do not divide the row; None where nothing does."""
+        return self.fallbacks.get(format, FALLBACKS.get(format))
+
+    @property
+    def needs_imatrix_format(self) -> str | None:
+        """A format that is garbage without an importance matrix in this file type alone."""
+        return "Q2_K" if self.file_type == Q2_K_S else None
 
 
 # Small tensors that eight experts share are worth eight bits.
@@ -44,6 +91,18 @@ COMMON: dict[str, Rules] = {"attn_v": ("Q8_0 if experts_8",), "attn_k": ("Q8_0 i
 
 # In the 70B models eight heads share attn_v, so that better bits for it cost next to nothing.
 LARGE_LLAMA_ATTN_V = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
+
+
+def _with_large_llama(rules: Rules) -> Rules:
+    """Each rule that chooses one of these formats after a rule that chooses the better one in a large llama."""
+    result: list[str] = []
+    for rule in rules:
+        choice, _, condition = rule.partition(" if ")
+        if choice in LARGE_LLAMA_ATTN_V:
+            result.append(f"{LARGE_LLAMA_ATTN_V[choice]} if large_llama" + (condition and f" and {condition}"))
+        result.append(rule)
+    return tuple(result)
+
 
 # Tensors of one architecture that no recipe takes below a format, by parts of their names.
 MINIMUM: dict[str, tuple[tuple[str, ...], str]] = {"glm5-next": (("attn_q_a", "attn_q_b", "nextn.eh_proj"), "Q8_0")}
@@ -70,9 +129,9 @@ FALLBACKS = {
 }
 LAST_FALLBACK = "F16"
 
-# Formats that are garbage without an importance matrix, and the one that is only in a file of this recipe.
+# Formats that are garbage without an importance matrix.
 IMATRIX_FORMATS = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
-IMATRIX_FORMAT_OF_RECIPE = {"Q2_K_S": "Q2_K"}
+Q2_K_S = 21  # file type
 
 _EXPERT_OUTPUT = "Q5_K if experts_8 and not falcon"
 
@@ -94,8 +153,8 @@ def _low_bit(name: str, file_type: int, base: str, better: str, token_embd: str,
 
 
 _ALL = (
-    Recipe("F32", 0, "F32"),
-    Recipe("F16", 1, "F16"),
+    Recipe("F32", 0, "F32", output=("F32",), every=("F32",)),
+    Recipe("F16", 1, "F16", output=("F16",), every=("F16",)),
     Recipe("Q4_0", 2, "Q4_0", ffn_down=("Q4_1 if imatrix and first_eighth",)),
     Recipe("Q4_1", 3, "Q4_1"),
     Recipe("Q8_0", 7, "Q8_0", output="Q8_0"),
@@ -200,7 +259,7 @@ _ALL = (
         ffn_down=("Q5_K if first_eighth and not imatrix",),
     ),
     _low_bit("IQ1_M", 31, "IQ1_M", "Q2_K", "Q2_K", ("IQ2_XXS",)),
-    Recipe("BF16", 32, "BF16"),
+    Recipe("BF16", 32, "BF16", output=("BF16",), every=("BF16",)),
     Recipe("TQ1_0", 36, "TQ1_0", token_embd=("Q4_K",)),
     Recipe("TQ2_0", 37, "TQ2_0", token_embd=("Q4_K",)),
     Recipe("MXFP4_MOE", 38, "MXFP4", output="Q8_0", every=("MXFP4 if expert_stack", "Q8_0")),

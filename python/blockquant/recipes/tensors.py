@@ -95,17 +95,30 @@ def role_of(name: str) -> str:
     return next((role for part, role in _ROLES if part in name), "other")
 
 
+def dimensions(shape: tuple[int, ...]) -> int:
+    """As ggml counts: leading dimensions of 1 do not count, and there is always one."""
+    dims = len(shape)
+    while dims > 1 and shape[len(shape) - dims] == 1:
+        dims -= 1
+    return max(dims, 1)
+
+
+def why_kept(name: str, shape: tuple[int, ...], architecture: str) -> str:
+    """Why a recipe may not change the type of this tensor, or "" when it may."""
+    if dimensions(shape) < 2:
+        return "a vector"
+    # llama.cpp's search for the suffix also succeeds for any name one byte shorter than it.
+    if not (name.endswith("weight") or len(name.encode("utf-8", "surrogateescape")) == 5):
+        return "its name does not end in 'weight'"
+    if name in _KEPT_NAMES:
+        return f"{name!r} always stays"
+    part = next((part for part in _KEPT_PARTS + _KEPT_PARTS_OF.get(architecture, ()) if part in name), None)
+    return f"its name has {part!r}" if part else ""
+
+
 def is_quantized(name: str, shape: tuple[int, ...], architecture: str) -> bool:
     """Whether a recipe may change the type of this tensor; norms, biases, routers and other small ones stay."""
-    dims = len(shape)
-    while dims > 1 and shape[len(shape) - dims] == 1:  # leading dimensions of 1 do not count
-        dims -= 1
-    # llama.cpp's search for the suffix also succeeds for any name one byte shorter than it.
-    if dims < 2 or not (name.endswith("weight") or len(name.encode("utf-8", "surrogateescape")) == 5):
-        return False
-    if name in _KEPT_NAMES:
-        return False
-    return not any(part in name for part in _KEPT_PARTS + _KEPT_PARTS_OF.get(architecture, ()))
+    return not why_kept(name, shape, architecture)
 
 
 def file_order(name: str) -> tuple[int, str]:
