@@ -161,6 +161,9 @@ class Scripted:
 
     move_to = eval
 
+    def shared(self, _tokens: list[int]) -> int:
+        return 0
+
 
 def scripted(model: Model, tokens: list[int], **options: Any) -> list[str]:
     session: Any = Scripted(tokens, model.n_vocab)
@@ -283,6 +286,9 @@ def test_generation_continues_a_session(model: Model) -> None:
     assert session.position > 10
     second = model.generate(PROMPT + first, max_tokens=10, session=session).text()
     assert second == model.generate(PROMPT + first, max_tokens=10).text()
+    again = model.generate(PROMPT + first, max_tokens=3, session=session)
+    assert second.startswith(again.text())
+    assert again.known_tokens == again.prompt_tokens - 1
     with Model.open(model_files.tales("F16")) as other, pytest.raises(ValueError, match="belongs to another model"):
         other.generate(PROMPT, session=session)
 
@@ -452,6 +458,77 @@ def test_run_fails_in_one_line(arguments: list[str], message: str, capsys: pytes
     assert message in err
     assert err.strip().count("\n") == 0
     assert not out.strip()
+
+
+def test_run_takes_the_sampling_options(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"repeat_penalty": 1.4, "frequency_penalty": 0.2, "presence_penalty": 0.1}
+    options |= {"repeat_last_n": 9, "typical_p": 0.7, "temperature": 0.9, "logit_bias": {300: -math.inf, 301: 2.5}}
+    wanted = model.generate(PROMPT, max_tokens=20, **options).text()
+    assert wanted != model.generate(PROMPT, max_tokens=20, temperature=0.9).text()
+    arguments = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if k != "logit_bias"]
+    arguments += ["--logit-bias", "300=-inf", "--logit-bias", "301=2.5", "-n", "20"]
+    path = str(model_files.tales("Q8_0"))
+    assert app.run(["run", path, PROMPT, *arguments]) == 0
+    assert capsys.readouterr().out == wanted + "\n"
+    assert app.run(["run", path, PROMPT, "-n", "60", "--ctx", "24", "--context-shift"]) == 0
+    assert "generated: 60 tokens" in capsys.readouterr().err
+    assert app.run(["run", path, PROMPT, "--logit-bias", "x=2"]) == 1
+    assert "expected TOKEN=NUMBER" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_conversation(model: Model, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["Tell me of a fox.", "", "And then?", "/undo", "/what", "/reset", "Tell me of a fox.", "/exit"])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", lambda _prompt: next(lines))
+    assert app.run(["run", str(model_files.tales("Q8_0")), "--chat", "-n", "10"]) == 0
+    out, err = capsys.readouterr()
+    messages = [{"role": "user", "content": "Tell me of a fox."}]
+    first = model.chat(messages, max_tokens=10).text()
+    messages += [{"role": "assistant", "content": first}, {"role": "user", "content": "And then?"}]
+    second = model.chat(messages, max_tokens=10).text()
+    assert out == f"{first}\n{second}\n{first}\n"
+    assert err.count("/reset forgets") == 2
+    assert err.count("known)") >= 1
+
+
+def test_a_conversation_survives_interruption_and_a_full_context(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from blockquant.cli.conversation import Conversation, converse
+
+    def show(pieces: Any) -> None:
+        shows.append([])
+        for piece in pieces:
+            shows[-1].append(piece)
+            if len(shows) == 2 and len(shows[-1]) == 3:
+                raise KeyboardInterrupt
+
+    shows: list[list[str]] = []
+    reports: list[Any] = []
+    lines = iter(["A fox", "A wolf", "A king", "A queen", "word " * 400, "A cat"])
+
+    def read(_prompt: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    with Model.open(model_files.tales("Q8_0"), n_ctx=100) as small:
+        talk = Conversation(small, "Be brief.", {"max_tokens": 16})
+        converse(talk, show, reports.append)
+    err = capsys.readouterr().err
+    assert err.count("(stopped)") == 1
+    assert err.count("the oldest questions and answers are forgotten") >= 1
+    assert "tokens do not fit the context of 100" in err
+    assert len(reports) == 4  # the second was stopped, the fifth too long
+    said = [turn["content"] for turn in talk._turns]
+    assert said[-4:-1] == ["A queen", "".join(shows[3]), "A cat"]  # what did not fit changed nothing
 
 
 def test_eval_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from blockquant.errors import BlockquantError
+
+if TYPE_CHECKING:
+    from blockquant.transformer import Generation
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +24,10 @@ def run(
     prompt: Annotated[
         str | None, typer.Argument(help="Text to continue; read from standard input when absent.", show_default=False)
     ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Answer the prompt with the file's chat template.")] = False,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Answer with the file's chat template; without a prompt, hold a conversation."),
+    ] = False,
     system: Annotated[str | None, typer.Option(help="System message, with --chat.", show_default=False)] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", help="Stop after this many tokens.")] = 128,
     temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 takes the likeliest token.")] = 0.0,
@@ -30,11 +36,25 @@ def run(
     min_p: Annotated[
         float, typer.Option(help="Keep tokens at least this likely against the best; 0 keeps all.")
     ] = 0.05,
+    typical_p: Annotated[
+        float, typer.Option(help="Keep the most typical tokens up to this probability; 1 keeps all.")
+    ] = 1.0,
+    repeat_penalty: Annotated[float, typer.Option(help="Divide the logits of recent tokens by this.")] = 1.0,
+    frequency_penalty: Annotated[float, typer.Option(help="Subtract this for each time a token was recent.")] = 0.0,
+    presence_penalty: Annotated[float, typer.Option(help="Subtract this for tokens that were recent.")] = 0.0,
+    repeat_last_n: Annotated[int, typer.Option(help="How many tokens are recent; -1: all.")] = 64,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(help="TOKEN=NUMBER, added to the logit of a token id (repeatable).", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End at this string (repeatable).", show_default=False)] = None,
     ctx: Annotated[
         int | None, typer.Option(help="Tokens of context; what the model was trained for.", show_default=False)
     ] = None,
+    context_shift: Annotated[
+        bool, typer.Option("--context-shift", help="When the context is full, forget its older half and go on.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads; all CPUs.", show_default=False)] = None,
 ) -> None:
     """Continue a prompt, or answer it with --chat.
@@ -47,44 +67,75 @@ def run(
 
     if system is not None and not chat:
         raise BlockquantError("--system needs --chat")
-    if prompt is None:
+    talk = chat and prompt is None and sys.stdin is not None and sys.stdin.isatty()
+    if prompt is None and not talk:
         if sys.stdin is None or sys.stdin.isatty():
             raise BlockquantError("there is no prompt: give it after the file, or pipe it to standard input")
         prompt = sys.stdin.read()
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "typical_p": typical_p,
+        "repeat_penalty": repeat_penalty,
+        "repeat_last_n": repeat_last_n,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
+        "logit_bias": dict(map(_bias, logit_bias or ())),
+        "seed": seed,
+        "stop": stop or (),
+    }
     with Model.open(model, threads=threads, n_ctx=ctx) as opened:
+        if talk:
+            from blockquant.cli.conversation import Conversation, converse
+
+            converse(Conversation(opened, system, options), _show, _print_speed)
+            return
+        assert prompt is not None
+        options["context_shift"] = context_shift
         if chat:
             messages = [{"role": "system", "content": system}] if system is not None else []
-            start = functools.partial(opened.chat, [*messages, {"role": "user", "content": prompt}])
+            text = opened.chat([*messages, {"role": "user", "content": prompt}], **options)
         else:
-            start = functools.partial(opened.generate, prompt)
-        text = start(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop or (),
-        )
-        if not chat and sys.stdout.isatty():
-            sys.stdout.write(prompt)
+            text = opened.generate(prompt, **options)
+            if sys.stdout.isatty():
+                sys.stdout.write(prompt)
         try:
-            for piece in text:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+            _show(text)
         finally:
-            sys.stdout.write("\n")
+            _print_speed(text)
+
+
+def _show(pieces: Iterable[str]) -> None:
+    """Write text as it comes."""
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
             sys.stdout.flush()
-            _print_speed(text.prompt_tokens, text.prompt_seconds, len(text.tokens), text.generation_seconds)
+    finally:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
 
-def _print_speed(prompt: int, prompt_seconds: float, generated: int, generation_seconds: float) -> None:
+def _bias(text: str) -> tuple[int, float]:
+    token, _, number = text.partition("=")
+    try:
+        return int(token), float(number)
+    except ValueError:
+        raise BlockquantError(f"--logit-bias {text!r}: expected TOKEN=NUMBER, such as 42=-1.5 or 42=-inf") from None
+
+
+def _print_speed(text: Generation) -> None:
     def rate(tokens: int, seconds: float) -> str:
         return f"{tokens / seconds:.1f} tokens/s" if seconds > 0 else "-"
 
     # The first generated token comes out of the prompt's pass, so it is not counted in the speed.
+    new = text.prompt_tokens - text.known_tokens
+    known = f" ({text.known_tokens} known)" if text.known_tokens else ""
     print(
-        f"prompt: {prompt} tokens, {rate(prompt, prompt_seconds)}; "
-        f"generated: {generated} tokens, {rate(max(0, generated - 1), generation_seconds)}",
+        f"prompt: {text.prompt_tokens} tokens{known}, {rate(new, text.prompt_seconds)}; "
+        f"generated: {len(text.tokens)} tokens, {rate(max(0, len(text.tokens) - 1), text.generation_seconds)}",
         file=sys.stderr,
     )

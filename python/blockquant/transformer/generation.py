@@ -14,9 +14,9 @@ from blockquant.transformer.tokenizer import TextStream, Tokenizer
 class Generation(Iterator[str]):
     """Yields text as tokens come: whole characters only, never empty, and nothing of a stop string.
 
-    Attributes, up to date at every step: `tokens` (ids generated so far), `prompt_tokens`, `prompt_seconds`,
-    `generation_seconds`, `stop_reason` (None while running, then "end" for an end-of-text token, "stop" for a stop
-    string, "length" for max_tokens).
+    Attributes, up to date at every step: `tokens` (ids generated so far), `prompt_tokens`, `known_tokens` (those of the
+    prompt that the session held already), `prompt_seconds`, `generation_seconds`, `stop_reason` (None while running,
+    then "end" for an end-of-text token, "stop" for a stop string, "length" for max_tokens).
 
     When the context is full, it is an error, or with `context_shift` the older half of the tokens is dropped. The first
     `keep` tokens stay. What stays is evaluated anew: moving the cached keys would be faster, but they were computed
@@ -35,7 +35,7 @@ class Generation(Iterator[str]):
         keep: int = 0,
     ) -> None:
         self.tokens: list[int] = []
-        self.prompt_tokens = len(prompt)
+        self.prompt_tokens, self.known_tokens = len(prompt), 0
         self.prompt_seconds = 0.0
         self.generation_seconds = 0.0
         self.stop_reason: str | None = None
@@ -53,6 +53,7 @@ class Generation(Iterator[str]):
 
     def _ids(self) -> Iterator[int]:
         start = time.perf_counter()
+        self.known_tokens = self._session.shared(self._prompt)
         logits = self._session.move_to(self._prompt)
         self._sampler.accept(self._prompt)
         self.prompt_seconds = time.perf_counter() - start

@@ -82,13 +82,16 @@ class Session:
         What the session has in common with them at the beginning is not evaluated again. Raises ValueError as `eval`.
         """
         ids = check_tokens(tokens, self._decoder.n_vocab, self.n_ctx)
-        common = 0
-        for have, wanted in zip(self.tokens, ids[:-1], strict=False):  # the last one must be evaluated
-            if have != wanted:
-                break
-            common += 1
+        common = self.shared(ids)
         self.truncate(common)
         return self.eval(ids[common:])
+
+    def shared(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens `move_to` will not evaluate."""
+        pairs = zip(self.tokens, tokens[:-1], strict=False)  # the last one always is, for its logits
+        return next(
+            (i for i, (have, wanted) in enumerate(pairs) if have != wanted), min(self.position, len(tokens) - 1)
+        )
 
     def _append(self, tokens: Sequence[SupportsIndex]) -> list[int]:
         """Check them and make room."""
