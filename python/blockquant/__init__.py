@@ -2,7 +2,7 @@
 
 The base package needs numpy alone. Submodules are loaded when first used: `blockquant.gguf` (files),
 `blockquant.recipes` (which format each tensor gets), `blockquant.imatrix`, and the functions `convert`,
-`quantize_file` and the class `Model`.
+`quantize_file`, `save_gguf` and the class `Model`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blockquant import gguf, imatrix, recipes
     from blockquant.converter import convert
     from blockquant.quantizer import quantize_file
+    from blockquant.saving import save_gguf
     from blockquant.transformer import Model
     from blockquant.transformer.compare import compare
 
@@ -47,6 +48,7 @@ __all__ = [
     "quantize",
     "quantize_file",
     "recipes",
+    "save_gguf",
     "set_isa",
     "set_num_threads",
     "unpack",
@@ -58,6 +60,7 @@ _LAZY_NAMES = {
     "compare": "blockquant.transformer.compare",
     "convert": "blockquant.converter",
     "quantize_file": "blockquant.quantizer",
+    "save_gguf": "blockquant.saving",
 }
 
 

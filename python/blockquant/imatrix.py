@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from blockquant._formats import formats
 from blockquant.errors import BlockquantError
+from blockquant.recipes.tensors import TOKEN_EMBEDDINGS
 
 if TYPE_CHECKING:
+    from blockquant.recipes import Choice
     from blockquant.transformer.collect import collect as collect
 
 Float32 = npt.NDArray[np.float32]
@@ -28,6 +31,7 @@ Counts = npt.NDArray[np.int64]
 
 # Tokens of a chunk where a file does not say: what llama-imatrix uses unless told otherwise.
 DEFAULT_CHUNK_SIZE = 512
+_TEXT_BYTES = 127  # llama.cpp keeps no more of the file's and the dataset's name
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
 
@@ -133,6 +137,78 @@ def weights_for(matrix: Mapping[str, Any], name: str, shape: Sequence[int]) -> F
             "was it made from another model?"
         )
     return weights.reshape((experts, k) if len(shape) > 2 else (k,))
+
+
+def take(given: str | os.PathLike[str] | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A file's matrix, or the mapping itself; None for nothing. ValueError for weights that are not weights."""
+    if given is None:
+        return None
+    if isinstance(given, str | os.PathLike):
+        return load(given)
+    for name, values in given.items():
+        array = np.asarray(values)
+        if array.dtype.kind != "f" or not np.isfinite(array).all() or (array < 0).any():
+            raise BlockquantError(f"imatrix: the weights of {name!r} must be floats, finite and not negative")
+    return given or None
+
+
+def weights_of(
+    matrix: Mapping[str, Any] | None, choices: Iterable[Choice], recipe: str
+) -> tuple[dict[str, Float32], tuple[str, ...]]:
+    """The weights of the tensors that are to be encoded, and the names of those that the matrix has nothing for.
+
+    ValueError for weights of another size, and where a format is useless without any.
+    """
+    weights: dict[str, Float32] = {}
+    missing = []
+    for choice in choices:
+        if not choice.quantized or formats[choice.format].is_float:
+            continue
+        found = None
+        if matrix is not None:
+            try:
+                found = weights_for(matrix, choice.name, choice.shape)
+            except ValueError:
+                # The embedding is looked up, not multiplied: what a matrix has for it is the output's.
+                if choice.name not in TOKEN_EMBEDDINGS:
+                    raise
+        if found is not None:
+            weights[choice.name] = found
+            continue
+        if choice.needs_imatrix or formats[choice.format].needs_imatrix:
+            raise BlockquantError(
+                f"{recipe} makes {choice.name!r} {choice.format}, which is useless without an importance matrix: "
+                + (
+                    "the one given has nothing for this tensor"
+                    if matrix
+                    else "pass imatrix=, a file that llama-imatrix made of this model"
+                )
+            )
+        if matrix:
+            missing.append(choice.name)
+    return weights, tuple(missing)
+
+
+def quantization_metadata(matrix: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What llama-quantize writes about the importance matrix, in its order."""
+    from blockquant import gguf
+
+    if not matrix:
+        return {}
+    added: dict[str, Any] = {}
+    if isinstance(matrix, Imatrix):
+        if matrix.path is not None:
+            added["quantize.imatrix.file"] = gguf.TypedValue(_shorten(str(matrix.path)), gguf.ValueType.STRING)
+        if matrix.datasets:
+            added["quantize.imatrix.dataset"] = gguf.TypedValue(_shorten(matrix.datasets[0]), gguf.ValueType.STRING)
+    added["quantize.imatrix.entries_count"] = np.uint32(len(matrix))
+    if isinstance(matrix, Imatrix) and matrix.chunk_count > 0:
+        added["quantize.imatrix.chunks_count"] = np.uint32(matrix.chunk_count)
+    return added
+
+
+def _shorten(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape")[:_TEXT_BYTES].decode("utf-8", "ignore")
 
 
 def load(path: str | os.PathLike[str]) -> Imatrix:

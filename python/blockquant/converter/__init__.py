@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
-from blockquant.converter.pipeline import Conversion, convert
+from blockquant.converter.pipeline import convert
+from blockquant.converter.writing import Conversion
 
 __all__ = ["Conversion", "convert"]

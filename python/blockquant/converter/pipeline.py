@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,42 +17,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blockquant import gguf, recipes
-from blockquant._formats import formats as registry
-from blockquant._tensor import QuantizedTensor, quantize
 from blockquant.converter.config import load_config, read_json
 from blockquant.converter.families import Family, TensorRule, family_of
-from blockquant.converter.floats import to_float32, to_format
 from blockquant.converter.general import general_metadata, sampling_metadata
+from blockquant.converter.generic import convert_generic, is_generic
 from blockquant.converter.model_card import card_metadata, read_model_card
 from blockquant.converter.safetensors import StoredTensor, open_checkpoint
 from blockquant.converter.vocabulary import tokenizer_metadata
+from blockquant.converter.writing import (
+    FLOAT_TYPES,
+    QUANTIZATION_VERSION,
+    Conversion,
+    Plan,
+    Progress,
+    RecipeOptions,
+    apply_recipe,
+    check_directory,
+    take_recipe,
+    write,
+)
 from blockquant.errors import BlockquantError
-
-Progress = Callable[[str, int, int], None]
+from blockquant.recipes import Recipe
+from blockquant.recipes.planner import Overrides
 
 _PIECE_ELEMENTS = 1 << 22
 
-# `dtype` -> (tensor format, general.file_type).
-_FLOAT_TYPES: dict[str, tuple[str, int]] = {"f32": ("F32", 0), "f16": ("F16", 1), "bf16": ("BF16", 32)}
-
-# ggml's version of the block formats, written by every tool that makes a file.
-_QUANTIZATION_VERSION = 2
-
 # Buffers that old checkpoints hold beside the weights; they follow from the config.
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What `convert` wrote: the file, its `general.architecture`, what `dtype` came to, and counts."""
-
-    path: Path
-    architecture: str
-    dtype: str
-    tensors: int
-    parameters: int
-    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,10 @@ class _Planned:
     source: StoredTensor | None
     order: NDArray[np.intp] | None
     computed: NDArray[np.float32] | None = None
+
+    def release(self) -> None:
+        if self.source is not None:
+            self.source.release()
 
     def pieces(self) -> Iterator[tuple[NDArray[Any], str]]:
         """The stored elements in pieces of whole rows, [n, K] (a vector whole), with their dtype."""
@@ -87,55 +82,88 @@ class _Planned:
 def convert(
     src_dir: str | os.PathLike[str],
     out_path: str | os.PathLike[str],
-    dtype: str = "bf16",
+    dtype: str | os.PathLike[str] | Recipe = "bf16",
     threads: int | None = None,
     progress: Progress | None = None,
     *,
     pre_tokenizer: str | None = None,
+    architecture: str | None = None,
+    imatrix: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    overrides: Overrides | None = None,
+    pure: bool = False,
+    output_tensor_type: str | None = None,
+    token_embedding_type: str | None = None,
 ) -> Conversion:
     """Convert a Hugging Face model directory to one GGUF file that llama.cpp loads.
 
+    Weights of any other kind, a .safetensors file or a folder of them without a language model's config.json and
+    tokenizer, keep their names and shapes and are quantized by these: see `recipes.unknown`.
+
     Args:
-        src_dir: the folder with config.json, model.safetensors (or shards with their index) and tokenizer.json.
+        src_dir: the folder with config.json, model.safetensors (or shards with their index) and tokenizer.json; or
+            other weights: a .safetensors file, an index, or a folder with one of these.
         out_path: the file to write; it appears whole or not at all.
         dtype: "f32", "f16", "bf16", "auto" (the checkpoint's own), or a recipe such as "Q4_K_M", which quantizes on the
-            way and gives the bytes of "auto" followed by `quantize_file`. Norms and vectors are float32 in any case.
+            way and gives the bytes of "auto" followed by `quantize_file`. Norms and vectors are float32 in any case,
+            but for weights of other kinds, where they stay.
         threads: for quantizing; default `get_num_threads()`.
         progress: called as progress(tensor name, bytes written, bytes in all).
         pre_tokenizer: `tokenizer.ggml.pre` of a byte-level vocabulary whose splitting is not recognized.
+        architecture: take the weights as they are named, whatever they are, as a file of this architecture ("flux").
+        imatrix, overrides, pure, output_tensor_type, token_embedding_type: as `quantize_file` takes them.
 
     Raises:
         ValueError: no config.json, an unsupported architecture, missing or unexpected tensors, a damaged file, a
             tokenizer that GGUF cannot hold, an unknown dtype. Nothing is written then.
     """
     directory, out = Path(src_dir), Path(out_path)
+    options = RecipeOptions(imatrix, overrides, pure, output_tensor_type, token_embedding_type)
+    if is_generic(directory, architecture):
+        return convert_generic(directory, out, dtype, options, architecture, threads, progress)
     config = load_config(directory)
     family = family_of(config)
-    checkpoint = open_checkpoint(directory)
+    return convert_checkpoint(
+        config, family, open_checkpoint(directory), directory, out, dtype, options, threads, progress, pre_tokenizer
+    )
+
+
+def convert_checkpoint(
+    config: Mapping[str, Any],
+    family: Family,
+    checkpoint: Mapping[str, StoredTensor],
+    directory: Path,
+    out: Path,
+    dtype: str | os.PathLike[str] | Recipe,
+    options: RecipeOptions,
+    threads: int | None,
+    progress: Progress | None,
+    pre_tokenizer: str | None = None,
+    vocabulary: bool = True,
+    given: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Convert the tensors of a checkpoint; the tokenizer and the model card come from the directory.
+
+    Without `vocabulary` the file has none. `given` is metadata that comes instead of, or after, what is found.
+    """
     plan = _plan(family, checkpoint)
-    kind = dtype.lower()
-    if kind not in (*_FLOAT_TYPES, "auto"):
-        _check_recipe(dtype)
-    base, file_type = _FLOAT_TYPES[kind if kind in _FLOAT_TYPES else _own_dtype(checkpoint)]
-    metadata = _metadata(directory, config, family, plan, file_type, pre_tokenizer)
-    formats = {tensor.name: "F32" if len(tensor.shape) < 2 else base for tensor in plan}
-    name = base
-    if kind not in (*_FLOAT_TYPES, "auto"):
-        name = recipes.get(dtype).name
-        plan, formats, metadata = _apply_recipe(name, plan, formats, metadata)
-    if not out.resolve().parent.is_dir():
-        raise BlockquantError(f"{out}: the directory {out.resolve().parent} does not exist; make it first")
-    nbytes = _write(out, metadata, plan, formats, base, threads, progress)
-    return Conversion(out, family.arch, name, len(plan), sum(prod(tensor.shape) for tensor in plan), nbytes)
-
-
-def _check_recipe(name: str) -> None:
-    """Refuse what is neither a float type nor a recipe, naming both."""
-    try:
-        recipes.get(name)
-    except ValueError:
-        known = ", ".join(known for known in recipes.names() if known.lower() not in _FLOAT_TYPES)
-        raise BlockquantError(f"unknown dtype {name!r}; expected bf16, f16, f32, auto or a recipe: {known}") from None
+    kind = str(dtype).lower()
+    recipe = None if kind in (*FLOAT_TYPES, "auto") else take_recipe(dtype, (*FLOAT_TYPES, "auto"))
+    base, file_type = FLOAT_TYPES[kind if kind in FLOAT_TYPES else _own_dtype(checkpoint)]
+    metadata = _metadata(directory, config, family, plan, file_type)
+    if vocabulary:
+        metadata |= tokenizer_metadata(directory, family.vocab_size, pre_tokenizer)
+    else:
+        metadata |= {"tokenizer.ggml.model": "no_vocab", f"{family.arch}.vocab_size": family.vocab_size}
+    metadata |= given or {}
+    whole = Plan(metadata, plan, {tensor.name: "F32" if len(tensor.shape) < 2 else base for tensor in plan})
+    if recipe is None:
+        options.refuse_without_recipe(dtype)
+    else:
+        whole = apply_recipe(whole, recipe, options)
+    check_directory(out)
+    nbytes = write(out, whole, base, threads, progress)
+    name = recipe.name if recipe else base
+    return Conversion(out, family.arch, name, len(plan), whole.parameters, nbytes, whole.choices, whole.unweighted)
 
 
 def _own_dtype(checkpoint: Mapping[str, StoredTensor]) -> str:
@@ -145,7 +173,7 @@ def _own_dtype(checkpoint: Mapping[str, StoredTensor]) -> str:
         if len(tensor.shape) >= 2:
             held[tensor.dtype.lower()] += tensor.size
     most = held.most_common(1)[0][0] if held else "f32"
-    return most if most in _FLOAT_TYPES else "f32"
+    return most if most in FLOAT_TYPES else "f32"
 
 
 def _plan(family: Family, checkpoint: Mapping[str, StoredTensor]) -> list[_Planned]:
@@ -182,9 +210,8 @@ def _metadata(
     family: Family,
     plan: list[_Planned],
     file_type: int,
-    pre_tokenizer: str | None,
 ) -> dict[str, Any]:
-    """All metadata, in the order that llama.cpp's converter writes."""
+    """All metadata but the vocabulary, in the order that llama.cpp's converter writes."""
     card = read_model_card(directory)
     parameters = sum(prod(tensor.shape) for tensor in plan)
     return {
@@ -196,75 +223,5 @@ def _metadata(
         **family.metadata(),
         "general.file_type": file_type,
         **family.late_metadata(),
-        "general.quantization_version": _QUANTIZATION_VERSION,
-        **tokenizer_metadata(directory, family.vocab_size, pre_tokenizer),
+        "general.quantization_version": QUANTIZATION_VERSION,
     }
-
-
-def _apply_recipe(
-    name: str, plan: list[_Planned], formats: dict[str, str], metadata: dict[str, Any]
-) -> tuple[list[_Planned], dict[str, str], dict[str, Any]]:
-    """The plan, formats and metadata of the file that `quantize_file` makes of the one with these."""
-    infos = {tensor.name: gguf.TensorInfo(tensor.name, tensor.shape, formats[tensor.name], 0, 0) for tensor in plan}
-    choices = recipes.explain(infos, name, metadata)
-    for choice in choices:
-        if not choice.quantized:
-            continue
-        if choice.needs_imatrix or registry[choice.format].needs_imatrix:
-            raise BlockquantError(
-                f"{name} makes {choice.name!r} {choice.format}, which needs an importance matrix: convert to bf16, "
-                "then quantize that file with one"
-            )
-        registry[choice.format].require_implemented()
-    by_name = {tensor.name: tensor for tensor in plan}
-    added = {
-        "general.quantization_version": metadata["general.quantization_version"],
-        "general.file_type": recipes.get(name).file_type,
-    }
-    kept = {key: value for key, value in metadata.items() if key not in added}
-    chosen = {choice.name: str(choice.format) for choice in choices}
-    return [by_name[choice.name] for choice in choices], chosen, kept | added
-
-
-def _write(
-    out: Path,
-    metadata: Mapping[str, Any],
-    plan: list[_Planned],
-    formats: Mapping[str, str],
-    base: str,
-    threads: int | None,
-    progress: Progress | None,
-) -> int:
-    shapes = {tensor.name: (tensor.shape, formats[tensor.name]) for tensor in plan}
-    total = sum(_row_bytes(shape[-1], format) * prod(shape[:-1]) for shape, format in shapes.values())
-    done = 0
-    with gguf.create(out, metadata, tensors=shapes) as writer:
-        for tensor in plan:
-            format = formats[tensor.name]
-            for data, dtype in tensor.pieces():
-                try:
-                    rows = _encode(data, dtype, base, format, threads)
-                except ValueError as error:
-                    raise BlockquantError(f"tensor {tensor.name!r}: {error}") from None
-                writer.add_rows(tensor.name, rows)
-                if tensor.source is not None:
-                    tensor.source.release()
-                done += rows.nbytes
-                if progress is not None:
-                    progress(tensor.name, done, total)
-    return out.stat().st_size
-
-
-def _row_bytes(columns: int, format: str) -> int:
-    return registry[format].row_bytes(columns)
-
-
-def _encode(
-    data: NDArray[Any], dtype: str, base: str, format: str, threads: int | None
-) -> NDArray[Any] | QuantizedTensor:
-    """Elements of a stored dtype as `format`; quantized ones pass through `base`, as a converted file holds them."""
-    if format == "BF16":
-        return QuantizedTensor(to_format(data, dtype, format).view(np.uint8), format)
-    if format in ("F32", "F16"):
-        return to_format(data, dtype, format)
-    return quantize(to_float32(to_format(data, dtype, base), base), format, threads=threads)

@@ -19,6 +19,8 @@ from blockquant.errors import BlockquantError
 # The format's own limit on the JSON header.
 _MAX_HEADER_BYTES = 100_000_000
 
+_INDEX = ".safetensors.index.json"
+
 # Stored dtype -> numpy dtype of the elements; bfloat16 has none in numpy and is kept as its 16 bits.
 _DTYPES: dict[str, str] = {
     "F64": "<f8",
@@ -156,32 +158,64 @@ def open_checkpoint(directory: Path) -> dict[str, StoredTensor]:
     no weights, a shard is missing, or the index and the shards disagree.
     """
     index_path = directory / "model.safetensors.index.json"
-    weight_map: dict[str, str] | None = None
     if index_path.is_file():
-        weight_map = _read_index(index_path)
-        parts = sorted(set(weight_map.values()))
-        missing = [part for part in parts if not (directory / part).is_file()]
-        if missing:
-            raise BlockquantError(f"{index_path}: shard {missing[0]} is missing ({len(missing)} of {len(parts)} are)")
-    else:
-        parts = sorted(p.name for p in directory.glob("model*.safetensors") if p.is_file())
+        return _open_index(index_path)
+    parts = sorted(p.name for p in directory.glob("model*.safetensors") if p.is_file())
     if not parts:
         others = [name for name in ("pytorch_model.bin", "consolidated.safetensors") if (directory / name).exists()]
         hint = f"; {others[0]} is not read, save the model with save_pretrained() first" if others else ""
         raise BlockquantError(f"{directory}: no model.safetensors or model.safetensors.index.json in it{hint}")
+    return _open_parts(directory, parts)
+
+
+def is_weights_file(path: Path) -> bool:
+    """Whether `open_weights` takes this path for a file rather than a folder."""
+    return path.name.endswith((".safetensors", _INDEX)) and not path.is_dir()
+
+
+def open_weights(source: Path) -> dict[str, StoredTensor]:
+    """All tensors of a .safetensors file, of an index, or of a folder with one index or files that belong together.
+
+    Raises ValueError when there are none, or when a folder holds the same tensor twice, as in two precisions.
+    """
+    if is_weights_file(source):
+        return _open_index(source) if source.name.endswith(_INDEX) else SafetensorsFile(source).tensors
+    if not source.is_dir():
+        raise BlockquantError(f"{source}: give a .safetensors file, its index or a folder with one of them")
+    indexes = sorted(p for p in source.glob(f"*{_INDEX}") if p.is_file())
+    if len(indexes) == 1:
+        return _open_index(indexes[0])
+    parts = sorted(p.name for p in source.glob("*.safetensors") if p.is_file())
+    if not parts or indexes:
+        found = f"{len(indexes)} indexes" if indexes else "no .safetensors file"
+        raise BlockquantError(f"{source}: {found} in it; give one file, or one index")
+    return _open_parts(source, parts)
+
+
+def _open_index(path: Path) -> dict[str, StoredTensor]:
+    weight_map = _read_index(path)
+    parts = sorted(set(weight_map.values()))
+    missing = [part for part in parts if not (path.parent / part).is_file()]
+    if missing:
+        raise BlockquantError(f"{path}: shard {missing[0]} is missing ({len(missing)} of {len(parts)} are)")
+    tensors = _open_parts(path.parent, parts)
+    for name, tensor in tensors.items():
+        part = tensor.file.path.name
+        if weight_map.get(name) != part:
+            raise BlockquantError(f"{path}: tensor {name!r} is in {part}, the index says {weight_map.get(name)}")
+    absent = sorted(set(weight_map) - set(tensors))
+    if absent:
+        raise BlockquantError(f"{path}: tensor {absent[0]!r} is in no shard ({len(absent)} are missing)")
+    return tensors
+
+
+def _open_parts(directory: Path, parts: list[str]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for part in parts:
         for name, tensor in SafetensorsFile(directory / part).tensors.items():
             if name in tensors:
                 raise BlockquantError(f"{directory / part}: tensor {name!r} is in {tensors[name].file.path.name} too")
-            if weight_map is not None and weight_map.get(name) != part:
-                raise BlockquantError(
-                    f"{index_path}: tensor {name!r} is in {part}, the index says {weight_map.get(name)}"
-                )
             tensors[name] = tensor
-    absent = sorted(set(weight_map or ()) - set(tensors))
-    if absent:
-        raise BlockquantError(f"{index_path}: tensor {absent[0]!r} is in no shard ({len(absent)} are missing)")
     return tensors
 
 

@@ -1,0 +1,21 @@
+"""Options that several commands take, from text to what the functions want."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import typer
+
+
+def overrides_of(given: Iterable[str]) -> list[tuple[str, str]]:
+    """(regular expression, format) of each REGEX=FORMAT of --tensor-type."""
+    pairs = []
+    for text in given:
+        # The format comes after the last '=': a regular expression may have one too.
+        pattern, separator, format = text.rpartition("=")
+        if not separator or not pattern or not format:
+            raise typer.BadParameter(
+                f"{text!r} is not REGEX=FORMAT, such as 'ffn_down=Q6_K'", param_hint="--tensor-type"
+            )
+        pairs.append((pattern, format))
+    return pairs
