@@ -287,7 +287,7 @@ def test_a_full_disk_is_an_oserror_and_the_writer_cannot_go_on(
 
     def write(catch: bool) -> None:
         with gguf.create(tmp_path / "a.gguf", {}, plan) as w, monkeypatch.context() as patch:
-            patch.setattr("blockquant.gguf._writer._write_all", full)
+            patch.setattr("blockquant.gguf._writer.write_all", full)
             try:
                 w.add_tensor("a", tensor)
             except OSError:

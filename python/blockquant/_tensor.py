@@ -18,6 +18,7 @@ from blockquant._arrays import (
     take_floats,
     to_float32,
 )
+from blockquant._error_sums import ErrorSums
 from blockquant._formats import Format, find_format
 from blockquant._runtime import thread_count
 from blockquant.errors import BlockquantError
@@ -303,28 +304,13 @@ def quantization_error(x: object, q: QuantizedTensor) -> dict[str, float]:
         raise BlockquantError(f"x has shape {array.shape}, q has shape {q.shape}; they must be equal")
     rows = int(np.prod(array.shape[:-1], dtype=np.int64))
     k = array.shape[-1]
-    if rows * k == 0:
-        return {"rmse": 0.0, "relative_rmse": 0.0, "max_abs": 0.0, "cosine": 1.0, "snr_db": float("inf")}
-    flat = array.reshape(rows, k)
-    blocks = q.data.reshape(rows, -1)
-    noise = signal = decoded = product = largest = 0.0
-    step = max(1, (1 << 20) // k)  # bounded memory: about a million elements at a time
-    for begin in range(0, rows, step):
-        piece = flat[begin : begin + step]
-        a = (bf16_to_float32(piece) if code == BF16 else piece).astype(np.float64)
-        b = QuantizedTensor(blocks[begin : begin + step], q.format).dequantize().astype(np.float64)
-        difference = np.abs(a - b)
-        noise += float(np.vdot(difference, difference))
-        signal += float(np.vdot(a, a))
-        decoded += float(np.vdot(b, b))
-        product += float(np.vdot(a, b))
-        largest = max(largest, float(difference.max()))
-    n = rows * k
-    norm = (signal * decoded) ** 0.5
-    return {
-        "rmse": (noise / n) ** 0.5,
-        "relative_rmse": (noise / signal) ** 0.5 if signal else (0.0 if noise == 0 else float("inf")),
-        "max_abs": largest,
-        "cosine": product / norm if norm else (1.0 if signal == decoded else 0.0),
-        "snr_db": float("inf") if noise == 0 else float(10 * np.log10(signal / noise)) if signal else float("-inf"),
-    }
+    sums = ErrorSums()
+    if rows * k:
+        flat = array.reshape(rows, k)
+        blocks = q.data.reshape(rows, -1)
+        step = max(1, (1 << 20) // k)  # bounded memory: about a million elements at a time
+        for begin in range(0, rows, step):
+            piece = flat[begin : begin + step]
+            decoded = QuantizedTensor(blocks[begin : begin + step], q.format).dequantize()
+            sums.add(bf16_to_float32(piece) if code == BF16 else piece, decoded)
+    return sums.figures()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from blockquant import gguf
-
-_SHOWN_ITEMS = 4
-_SHOWN_CHARACTERS = 100
+from blockquant.cli.metadata import SHOWN_ITEMS, entry, printable, type_text, value_text
+from blockquant.cli.table import print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +24,9 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="GGUF file, or any shard of a set.")],
     tensors: Annotated[bool, typer.Option("--tensors/--no-tensors", help="List every tensor.")] = True,
     full: Annotated[bool, typer.Option("--full", help="Whole texts and arrays instead of their beginnings.")] = False,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Print this metadata value alone, whole and as it is.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show the metadata, tensors, sizes and bits per weight of a GGUF file.
@@ -33,6 +34,9 @@ def inspect(
     Example: blockquant inspect model-Q4_K_M.gguf --no-tensors
     """
     with gguf.open(file) as f:
+        if key is not None:
+            _print_value(f, key, as_json)
+            return
         report = describe(f, full)
     if as_json:
         if not tensors:
@@ -45,14 +49,14 @@ def inspect(
         f"tensors aligned to {report['alignment']}"
     )
     print()
-    _table(
+    print_table(
         ["metadata", "type", "value"],
-        [[printable(key), _type_text(entry), _value_text(entry, full)] for key, entry in report["metadata"].items()],
+        [[printable(name), type_text(shown), value_text(shown, full)] for name, shown in report["metadata"].items()],
         "lll",
     )
     if tensors and report["tensors"]:
         print()
-        _table(
+        print_table(
             ["tensor", "shape", "format", "bits/weight", "bytes"],
             [
                 [
@@ -79,7 +83,20 @@ def inspect(
             ]
             for entry in [*report["formats"], {"format": "all", **report["total"]}]
         ]
-        _table(["format", "tensors", "parameters", "bytes", "share", "bits/weight"], rows, "lrrrrr")
+        print_table(["format", "tensors", "parameters", "bytes", "share", "bits/weight"], rows, "lrrrrr")
+
+
+def _print_value(f: gguf.GGUFFile, key: str, as_json: bool) -> None:
+    if key not in f.metadata:
+        raise gguf.GGUFError(f"{f.path} has no metadata {key!r}")
+    shown = entry(f.typed_value(key), full=True)
+    if as_json:
+        print(json.dumps(shown, allow_nan=False))
+    elif sys.stdout.isatty() or shown["type"] != "string":
+        print(value_text(shown, full=True))
+    else:
+        # Into a file or another program: the bytes of the text, whatever they are.
+        sys.stdout.buffer.write(shown["value"].encode("utf-8", "surrogateescape"))
 
 
 def describe(f: gguf.GGUFFile, full: bool = False) -> dict[str, Any]:
@@ -115,70 +132,18 @@ def describe(f: gguf.GGUFFile, full: bool = False) -> dict[str, Any]:
         "endianness": f.endianness,
         "alignment": f.alignment,
         "file_size": f.file_size,
-        "metadata": {key: _entry(value, full) for key, value in f.typed_metadata().items()},
+        "metadata": {key: _metadata_entry(f, key, full) for key in f.metadata},
         "tensors": tensors,
         "formats": sorted(formats.values(), key=lambda entry: -entry["nbytes"]),
         "total": total,
     }
 
 
-def _entry(typed: gguf.TypedValue, full: bool) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": typed.type.name.lower()}
-    if typed.element_type is None:
-        return entry | {"value": _json_value(typed.value)}
-    values = typed.value if full else typed.value[:_SHOWN_ITEMS]
-    return entry | {
-        "element_type": typed.element_type.name.lower(),
-        "count": len(typed.value),
-        "value": [_json_value(value, full) for value in values],
-    }
-
-
-def _json_value(value: Any, full: bool = True) -> Any:
-    if isinstance(value, gguf.TypedValue):
-        return _entry(value, full)
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no such numbers
-    return value
-
-
-def _type_text(entry: dict[str, Any]) -> str:
-    return f"{entry['element_type']}[{entry['count']}]" if "element_type" in entry else str(entry["type"])
-
-
-def _value_text(entry: dict[str, Any], full: bool) -> str:
-    value = entry["value"]
-    if "element_type" not in entry:
-        text = printable(value) if isinstance(value, str) else str(value)
-    else:
-        items = [_value_text(v, full) if isinstance(v, dict) else repr(v) for v in value]
-        text = "[" + ", ".join(items) + (", ..." if len(value) < entry["count"] else "") + "]"
-    return text if full or len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+def _metadata_entry(f: gguf.GGUFFile, key: str, full: bool) -> dict[str, Any]:
+    # Of a vocabulary only what is shown is decoded.
+    return entry(f.typed_value(key, None if full else SHOWN_ITEMS), full, f.metadata_info(key).count)
 
 
 def _bits(counts: dict[str, Any]) -> str:
     bits = counts["bits_per_weight"]
     return "" if bits is None else f"{bits:.4g}"
-
-
-def printable(text: str) -> str:
-    """The text on one line, without anything that would steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> None:
-    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
-
-    def line(cells: Sequence[str]) -> str:
-        aligned = (
-            cell.rjust(width) if side == "r" else cell.ljust(width)
-            for cell, width, side in zip(cells, widths, alignment, strict=True)
-        )
-        return "  ".join(aligned).rstrip()
-
-    print(line(titles))
-    print("  ".join("-" * min(width, _SHOWN_CHARACTERS) for width in widths))
-    for row in rows:
-        print(line(row))

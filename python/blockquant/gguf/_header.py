@@ -10,7 +10,7 @@ from typing import Any, Literal
 from blockquant.gguf._types import LAYOUTS, GGUFError, TypedValue, ValueType, tensor_bytes
 from blockquant.gguf._values import encode_entry, encode_string, encode_text, infer
 
-_ALIGNMENT_KEY = "general.alignment"
+ALIGNMENT_KEY = "general.alignment"
 MAX_NAME_BYTES = 63  # llama.cpp refuses a file with a longer tensor name
 
 
@@ -80,15 +80,15 @@ def padded(nbytes: int, alignment: int) -> int:
 def with_alignment(metadata: Mapping[str, Any], alignment: int) -> tuple[dict[str, Any], int]:
     """The metadata and the alignment they agree on."""
     metadata = dict(metadata)
-    if _ALIGNMENT_KEY in metadata:
-        value = infer(metadata[_ALIGNMENT_KEY])
+    if ALIGNMENT_KEY in metadata:
+        value = infer(metadata[ALIGNMENT_KEY])
         if value.type is not ValueType.UINT32:
-            raise GGUFError(f"{_ALIGNMENT_KEY} must be a uint32")
+            raise GGUFError(f"{ALIGNMENT_KEY} must be a uint32")
         if alignment not in (32, value.value):
-            raise GGUFError(f"{_ALIGNMENT_KEY} is {value.value}, but alignment={alignment} was asked for")
+            raise GGUFError(f"{ALIGNMENT_KEY} is {value.value}, but alignment={alignment} was asked for")
         alignment = int(value.value)
     elif alignment != 32:
-        metadata[_ALIGNMENT_KEY] = TypedValue(alignment, ValueType.UINT32)
+        metadata[ALIGNMENT_KEY] = TypedValue(alignment, ValueType.UINT32)
     if not 0 < alignment < 1 << 32 or alignment & (alignment - 1):
         raise GGUFError(f"the alignment must be a power of two, got {alignment}")
     return metadata, alignment

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from blockquant import _core
+from blockquant.gguf._journal import journal_path
 from blockquant.gguf._types import (
     ARRAY_DTYPES,
     LAYOUTS,
@@ -23,6 +24,7 @@ from blockquant.gguf._types import (
     RawValue,
     TensorInfo,
     TypedValue,
+    ValueInfo,
     ValueType,
 )
 
@@ -39,6 +41,10 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.buffer: mmap.mmap | bytes | None = b""
+        if os.path.lexists(journal_path(path)):
+            raise GGUFError(
+                f"{path}: an edit of its metadata was interrupted: `blockquant edit` without changes finishes it"
+            )
         with builtins.open(path, "rb") as file:
             self.size = os.fstat(file.fileno()).st_size
             if self.size:
@@ -75,6 +81,12 @@ class MappedFile:
             count = count if limit is None else min(count, limit)
             return TypedValue(self._array(ValueType(element), count, offset), kind, ValueType(element))
         return TypedValue(np.frombuffer(self.mapped, self._stored(kind), 1, offset).item(), kind)
+
+    def value_info(self, key: str) -> ValueInfo:
+        """Type and length of a value without decoding it."""
+        type_, element, count, _, nbytes = self.metadata[key]
+        kind = ValueType(type_)
+        return ValueInfo(kind, ValueType(element) if kind is ValueType.ARRAY else None, count, nbytes)
 
     def raw_value(self, key: str) -> RawValue:
         """A value as the file's bytes, which `create` writes again as they are."""

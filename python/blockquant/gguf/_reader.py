@@ -125,9 +125,9 @@ class GGUFFile:
 
     def metadata_info(self, key: str) -> ValueInfo:
         """Type and length of a value without decoding it; KeyError when there is none."""
-        type_, element, count, _, nbytes = self._locations[key]
-        kind = ValueType(type_)
-        return ValueInfo(kind, ValueType(element) if kind is ValueType.ARRAY else None, count, nbytes)
+        if key not in self._locations:
+            raise KeyError(key)
+        return self._shards[0].value_info(key)
 
     def typed_value(self, key: str, limit: int | None = None) -> TypedValue:
         """A value with its exact type, of an array the first `limit` elements at most; KeyError when there is none."""
@@ -195,7 +195,8 @@ class GGUFFile:
         return self._shards[info.shard].tensor(info)
 
 
-def _split_value(shard: MappedFile, key: str) -> int:
+def split_value(shard: MappedFile, key: str) -> int:
+    """A `split.*` number of one file, 0 when it has none."""
     if key not in shard.metadata:
         return 0
     value = shard.value(shard.metadata[key]).value
@@ -206,7 +207,7 @@ def _split_value(shard: MappedFile, key: str) -> int:
 
 def _open_set(given: MappedFile) -> list[MappedFile]:
     """All shards of the set that a file says it belongs to, whichever of them was named."""
-    count = _split_value(given, "split.count")
+    count = split_value(given, "split.count")
     if count <= 1:
         return [given]
     match = SHARD_NAME.match(given.path.name)
@@ -224,10 +225,10 @@ def _open_set(given: MappedFile) -> list[MappedFile]:
             shard = MappedFile(path)
         else:
             raise GGUFError(f"{given.path} is one of {count} shards, and {path} is missing")
-        if _split_value(shard, "split.no") != number - 1 or _split_value(shard, "split.count") != count:
+        if split_value(shard, "split.no") != number - 1 or split_value(shard, "split.count") != count:
             raise GGUFError(f"{path}: split.no and split.count do not agree with its name")
         shards.append(shard)
-    expected = _split_value(shards[0], "split.tensors.count")
+    expected = split_value(shards[0], "split.tensors.count")
     found = sum(len(shard.tensors) for shard in shards)
     if "split.tensors.count" in shards[0].metadata and expected != found:
         raise GGUFError(f"{shards[0].path}: the set should hold {expected} tensors and holds {found}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +17,12 @@ import numpy as np
 
 from blockquant import _core
 from blockquant.gguf._header import Entry, HeaderPlan
+from blockquant.gguf._journal import sync_directory
 from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, GGUFError, tensor_bytes
 
 if TYPE_CHECKING:
     from blockquant._tensor import QuantizedTensor
+    from blockquant.gguf._reader import GGUFFile
 
 _CHUNK_BYTES = 8 << 20
 _FORMAT_OF_DTYPE = {dtype: name for name, dtype in ARRAY_DTYPES.items()}
@@ -50,6 +53,9 @@ class GGUFWriter:
         self._target = Path(os.path.realpath(path))
         if self._target.exists() and not stat.S_ISREG(os.stat(self._target).st_mode):
             raise GGUFError(f"{self.path} exists and is not a regular file")
+        if not self._target.parent.is_dir():
+            # Here rather than when the hidden file is opened, whose name says nothing to anyone.
+            raise FileNotFoundError(errno.ENOENT, "no such directory", str(self._target.parent))
         token = f"{os.getpid()}-{os.urandom(4).hex()}"
         stem = self._target.name[:180]
         self._partial = self._target.with_name(f".{stem}.{token}.partial")
@@ -106,6 +112,39 @@ class GGUFWriter:
             raise GGUFError(f"tensor {name!r} is planned as {list(entry.shape)} and has more rows")
         self._write_rows(entry, raw)
 
+    def copy_tensor(self, source: GGUFFile, name: str, progress: Callable[[int], None] | None = None) -> None:
+        """Copy a planned tensor from an open file, bytes unchanged but for the byte order, in bounded memory.
+
+        `progress` is called with the bytes copied so far. Raises GGUFError as add_tensor does.
+        """
+        self._check_open()
+        info = source.tensor_info(name)
+        shard = source.shards[info.shard]
+        entry = self._planned_entry(name)
+        if info.shape != entry.shape or info.format != entry.format:
+            raise GGUFError(
+                f"tensor {name!r} is planned as {entry.format} {list(entry.shape)}, "
+                f"got {info.format} {list(info.shape)}"
+            )
+        if entry.written:
+            raise GGUFError(f"tensor {name!r} has already been written")
+        if shard.big_endian != (self._plan.order == ">"):
+            self.add_tensor(name, source.tensors[name])
+        else:
+            self._state = "failed"
+            self._file.seek(self._data_offset + entry.offset)
+            with shard.raw_tensor(info) as raw:
+                for start in range(0, info.nbytes, _CHUNK_BYTES):
+                    stop = min(start + _CHUNK_BYTES, info.nbytes)
+                    source.prefetch(name, stop, min(stop + _CHUNK_BYTES, info.nbytes))
+                    write_all(self._file, raw[start:stop])
+                    source.release(name, start, stop)
+                    entry.written = stop
+                    if progress is not None:
+                        progress(stop)
+            self._state = "open"
+        source.release(name)
+
     def close(self) -> None:
         """Finish the file and put it under its name. Called at the end of a `with` block."""
         if self._state == "closed":
@@ -158,7 +197,7 @@ class GGUFWriter:
     def _write_header(self, file: FileIO) -> int:
         """Write everything before the data and return the offset of the data."""
         header = self._plan.encode()
-        _write_all(file, memoryview(header))
+        write_all(file, memoryview(header))
         return len(header)
 
     def _write_rows(self, entry: Entry, raw: np.ndarray[Any, Any]) -> None:
@@ -173,7 +212,7 @@ class GGUFWriter:
                     _core.gguf_swap_blocks(entry.format, flat)
                 except ValueError as error:
                     raise GGUFError(f"tensor {entry.name!r}: {error}") from None
-            _write_all(self._file, memoryview(flat))  # type: ignore[arg-type]
+            write_all(self._file, memoryview(flat))  # type: ignore[arg-type]
             entry.written += flat.nbytes
         self._state = "open"
 
@@ -190,19 +229,13 @@ class GGUFWriter:
             self._file = FileIO(self._partial, "x")
             self._write_header(self._file)
             with FileIO(self._spool, "r") as spool:
-                _append_file(spool, self._file, self._plan.end)
+                append_file(spool, self._file, self._plan.end)
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._partial, self._target)
         with contextlib.suppress(OSError):
             self._spool.unlink()
-        if hasattr(os, "O_DIRECTORY"):  # POSIX: make the new name itself durable
-            with contextlib.suppress(OSError):
-                directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+        sync_directory(self._target.parent)
 
 
 def create(
@@ -267,21 +300,30 @@ def _pieces(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
             yield from _pieces(array[start : start + step])
 
 
-def _write_all(file: FileIO, data: memoryview) -> None:
+def write_all(file: FileIO, data: memoryview) -> None:
     while data:
         data = data[file.write(data) :]
 
 
-def _append_file(source: FileIO, target: FileIO, size: int) -> None:
-    """Append `size` bytes: in the kernel, or not even copied, where the file system can."""
+def append_file(source: FileIO, target: FileIO, size: int, progress: Callable[[int], None] | None = None) -> None:
+    """Append `size` bytes from where the source stands to its end: in the kernel, or not even copied, where the file
+    system can. `progress` is called with the bytes done."""
     copied = 0
+
+    def advance(nbytes: int) -> None:
+        nonlocal copied
+        copied += nbytes
+        if progress is not None:
+            progress(copied)
+
     if hasattr(os, "copy_file_range"):
         # Not on every file system: what is left is copied below, which also raises whatever the error was.
         with contextlib.suppress(OSError):
             while copied < size:
-                n = os.copy_file_range(source.fileno(), target.fileno(), min(size - copied, 1 << 30))
+                n = os.copy_file_range(source.fileno(), target.fileno(), min(size - copied, 1 << 28))
                 if n == 0:
                     break
-                copied += n
+                advance(n)
     while block := source.read(_CHUNK_BYTES):
-        _write_all(target, memoryview(block))
+        write_all(target, memoryview(block))
+        advance(len(block))
