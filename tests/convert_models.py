@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -222,11 +222,17 @@ def write_model(
     directory: Path, config: Mapping[str, Any], dtype: str, tokenizer: Mapping[str, Any] | None, shards: int = 1
 ) -> Path:
     """config.json, weights and tokenizer.json."""
+    return write_tensors(directory, config, weights(layer_shapes(config), dtype), tokenizer, shards)
+
+
+def write_tensors(
+    directory: Path, config: Mapping[str, Any], tensors: Tensors, tokenizer: Mapping[str, Any] | None, shards: int = 1
+) -> Path:
+    """The same with the weights given."""
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", config)
     if tokenizer is not None:
         write_json(directory / "tokenizer.json", tokenizer)
-    tensors = weights(layer_shapes(config), dtype)
     if shards == 1:
         (directory / "model.safetensors").write_bytes(safetensors_bytes(tensors))
         return directory
@@ -399,13 +405,3 @@ def special_token_cases() -> dict[str, dict[str, Any]]:
                 "config.json": {"bos_token_id": 5, "eos_token_id": 4, "pad_token_id": 99} if (i + j) % 2 else {},
             }
     return cases
-
-
-# Case -> (maker, the dtype it is converted to, the pre-tokenizer that llama.cpp's converter has to be told).
-CASES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
-    "llama3": (llama3, "f16", "llama-bpe"),
-    "llama2": (llama2, "bf16", ""),
-    "mistral": (mistral, "f32", ""),
-    "qwen3": (qwen3, "auto", "qwen2"),
-    "qwen2": (qwen2, "bf16", "qwen2"),
-}

@@ -1,7 +1,7 @@
 """Record what llama.cpp's own converter writes: python tests/record_convert.py LLAMA_CPP_SOURCE_DIR
 
 Runs convert_hf_to_gguf.py of a llama.cpp checkout (it needs torch, transformers and sentencepiece) on the directories
-of `convert_models.CASES` and on examples/tales-6m, and writes tests/data/convert/*.json: every metadata value and a
+of `convert_families.CASES` and on examples/tales-6m, and writes tests/data/convert/*.json: every metadata value and a
 hash of every tensor. The ordinary tests compare our files with these records.
 """
 
@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import convert_families
 import convert_models
 import numpy as np
 
@@ -110,7 +111,7 @@ def main() -> None:
     record_special_tokens(llama_cpp)
     record(llama_cpp, EXAMPLE, "tales-6m", "f16", "qwen2")
     with tempfile.TemporaryDirectory() as folder:
-        for name, (make, dtype, pre_tokenizer) in convert_models.CASES.items():
+        for name, (make, dtype, pre_tokenizer) in convert_families.CASES.items():
             record(llama_cpp, make(Path(folder)), name, dtype, pre_tokenizer)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import convert_families
 import convert_models
 import llamacpp
 import numpy as np
@@ -80,7 +81,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     loaded = []
     for name in ("llama3", "qwen3", "mistral"):
-        directory = convert_models.CASES[name][0](tmp_path_factory.mktemp(name))
+        directory = convert_families.CASES[name][0](tmp_path_factory.mktemp(name))
         out = directory / "out.gguf"
         convert(directory, out)
         loaded.append((llamacpp.Model(out), tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))))

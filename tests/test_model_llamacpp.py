@@ -42,6 +42,31 @@ def test_logits_are_as_close_to_exact_as_llama_cpps(recipe: str) -> None:
     assert rms(ours, theirs) < {"F16": 0.004, "Q8_0": 0.02, "Q4_K_M": 0.03, "Q2_K": 0.05}[recipe]
 
 
+def mean_divergence(p: np.ndarray[Any, Any], q: np.ndarray[Any, Any]) -> float:
+    """Mean Kullback-Leibler divergence of the distributions with logits q from those with logits p."""
+
+    def log_softmax(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        x = x.astype(np.float64) - x.max(-1, keepdims=True)
+        return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+    a, b = log_softmax(p), log_softmax(q)
+    return float((np.exp(a) * (a - b)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("recipe", ["Q8_0", "Q4_K_M", "Q4_0", "IQ4_XS"])
+def test_divergence_from_llama_cpp_is_that_of_int8_activations(recipe: str) -> None:
+    with llamacpp.Model(model_files.tales(recipe)) as other, Model.open(model_files.tales(recipe)) as model:
+        ids = model.tokenizer.encode(model_files.eval_text()[40_000:44_000])[:500]
+        ours, theirs = model.logits(ids), other.logits(ids)
+    exact = exact_logits(recipe, ids)
+    rounding = mean_divergence(exact, theirs) + mean_divergence(exact, ours)
+    between = mean_divergence(theirs, ours)
+    print(f"{recipe}: between {between:.2e}, explained by rounding {rounding:.2e}")
+    # Independent errors add up: what parts two roundings is the sum of what parts each from the exact result.
+    assert between < 1.1 * rounding
+    assert mean_divergence(exact, ours) < 1.2 * mean_divergence(exact, theirs)
+
+
 def greedy_rows(
     eval_one: Callable[[list[int]], np.ndarray[Any, Any]], ids: list[int]
 ) -> Iterator[np.ndarray[Any, Any]]:

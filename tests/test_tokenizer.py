@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import convert_models
+import convert_families
 import llamacpp
 import model_files
 import pytest
@@ -96,9 +96,9 @@ def test_llama_cpp_tokenizes_alike(tales: Tokenizer) -> None:
                     assert tales.encode(text, special, parse) == other.tokenize(text, special, parse), text[:40]
 
 
-@pytest.mark.parametrize("name", convert_models.CASES)
+@pytest.mark.parametrize("name", convert_families.CASES)
 def test_llama_cpp_tokenizes_converted_vocabularies_alike(name: str, tmp_path: Path) -> None:
-    convert(convert_models.CASES[name][0](tmp_path), tmp_path / "out.gguf")
+    convert(convert_families.CASES[name][0](tmp_path), tmp_path / "out.gguf")
     texts = [model_files.eval_text()[:3000], "Hello  world\n\n <|eot_id|> in <tool> the <s> </s>x", "é🦙\t two words"]
     texts += ["<think> a </think>", "▁two▁words", "  leading and trailing  "]
     with llamacpp.Model(tmp_path / "out.gguf") as other, Model.open(tmp_path / "out.gguf") as model:

@@ -150,13 +150,19 @@ void attention(const Floats& q, const py::array& keys, const py::array& values, 
                  [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
-void swiglu(const Floats& gate, const Floats& up, Floats& out, int threads) {
-    require(same_shape(gate, up) && same_shape(gate, out), "swiglu needs gate, up and out of one shape",
+void gated(const Floats& gate, const Floats& up, Floats& out, const std::string& activation, int threads) {
+    require(same_shape(gate, up) && same_shape(gate, out), "gated needs gate, up and out of one shape",
             {&gate, &up, &out});
+    const TransformerKernels& table = kernels().transformer;
+    const auto kernel = activation == "silu"           ? table.gated_silu
+                        : activation == "gelu"         ? table.gated_gelu
+                        : activation == "relu_squared" ? table.gated_relu_squared
+                                                       : nullptr;
+    if (kernel == nullptr)
+        throw std::invalid_argument("activation '" + activation + "' is none of silu, gelu, relu_squared");
     const float *g = gate.data(), *u = up.data();
     float* to = out.mutable_data();
     const int64_t size = gate.size();
-    const auto kernel = kernels().transformer.swiglu;
     py::gil_scoped_release release;
     parallel_for(size, 1024, useful_threads(size, threads),
                  [=](int64_t begin, int64_t end) { kernel(g, u, to, begin, end); });
@@ -191,8 +197,9 @@ void bind_transformer(py::module_& m) {
           py::arg("position"), py::arg("scale"), py::arg("window") = 0, threads,
           "Causal grouped-query attention of q [rows, heads, dim] at `position` over the cache; window 0 "
           "sees all.");
-    m.def("swiglu", swiglu, exact("gate"), exact("up"), exact("out"), threads,
-          "out = gate * sigmoid(gate) * up; out may be gate or up.");
+    m.def(
+        "gated", gated, exact("gate"), exact("up"), exact("out"), py::arg("activation"), threads,
+        "out = f(gate) * up with f 'silu', 'gelu' (its tanh form) or 'relu_squared'; out may be gate or up.");
     m.def("add", add, exact("x"), exact("y"), threads, "x += y.");
 }
 

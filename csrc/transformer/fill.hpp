@@ -45,17 +45,45 @@ void rope_rows(const RopeRows& rows, int64_t begin, int64_t end) {
     }
 }
 
-void swiglu_block(const float* gate, const float* up, float* out, int count) {
+// The gated units differ in what they do to the gate: a struct with apply(float*), over kLanes elements.
+struct Silu {
+    static inline void apply(float* x) {
+        for (int i = 0; i < kLanes; ++i) x[i] /= 1.0f + exp_clamped(-x[i]);
+    }
+};
+
+// The tanh form of GELU: x / 2 * (1 + tanh(u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3) is x / (1 + e^-2u).
+struct GeluTanh {
+    static inline void apply(float* x) {
+        for (int i = 0; i < kLanes; ++i) {
+            const float twice = 1.5957691216057308f * x[i] * (1.0f + 0.044715f * x[i] * x[i]);
+            x[i] /= 1.0f + exp_clamped(-twice);
+        }
+    }
+};
+
+struct ReluSquared {
+    static inline void apply(float* x) {
+        for (int i = 0; i < kLanes; ++i) {
+            const float positive = select(x[i] < 0.0f, 0.0f, x[i]);
+            x[i] = positive * positive;
+        }
+    }
+};
+
+template <class Activation>
+void gated_block(const float* gate, const float* up, float* out, int count) {
     float block[kLanes] = {};  // out may be gate or up
     for (int i = 0; i < count; ++i) block[i] = gate[i];
-    for (int i = 0; i < kLanes; ++i) block[i] /= 1.0f + exp_clamped(-block[i]);
+    Activation::apply(block);
     for (int i = 0; i < count; ++i) out[i] = block[i] * up[i];
 }
 
-void swiglu_elements(const float* gate, const float* up, float* out, int64_t begin, int64_t end) {
+template <class Activation>
+void gated_elements(const float* gate, const float* up, float* out, int64_t begin, int64_t end) {
     int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) swiglu_block(gate + i, up + i, out + i, kLanes);
-    if (i < end) swiglu_block(gate + i, up + i, out + i, static_cast<int>(end - i));
+    for (; i + kLanes <= end; i += kLanes) gated_block<Activation>(gate + i, up + i, out + i, kLanes);
+    if (i < end) gated_block<Activation>(gate + i, up + i, out + i, static_cast<int>(end - i));
 }
 
 void add_elements(float* x, const float* y, int64_t begin, int64_t end) {
@@ -70,7 +98,9 @@ TransformerKernels transformer_kernels() {
     kernels.store_f16 = store_rows<uint16_t>;
     kernels.attention_f32 = attention_rows<float>;
     kernels.attention_f16 = attention_rows<uint16_t>;
-    kernels.swiglu = swiglu_elements;
+    kernels.gated_silu = gated_elements<Silu>;
+    kernels.gated_gelu = gated_elements<GeluTanh>;
+    kernels.gated_relu_squared = gated_elements<ReluSquared>;
     kernels.add = add_elements;
     return kernels;
 }

@@ -55,8 +55,12 @@ struct TransformerKernels {
     // order [kv_heads, rows, heads / kv_heads], so that neighbours share keys and values.
     void (*attention_f32)(const AttentionRows& rows, int64_t begin, int64_t end) = nullptr;
     void (*attention_f16)(const AttentionRows& rows, int64_t begin, int64_t end) = nullptr;
-    // out = gate * sigmoid(gate) * up, elements begin <= i < end. out may be gate or up.
-    void (*swiglu)(const float* gate, const float* up, float* out, int64_t begin, int64_t end) = nullptr;
+    // out = f(gate) * up, elements begin <= i < end; out may be gate or up. f is x * sigmoid(x), the tanh
+    // form of GELU, or max(x, 0)^2.
+    using Gated = void (*)(const float* gate, const float* up, float* out, int64_t begin, int64_t end);
+    Gated gated_silu = nullptr;
+    Gated gated_gelu = nullptr;
+    Gated gated_relu_squared = nullptr;
     // x += y, elements begin <= i < end.
     void (*add)(float* x, const float* y, int64_t begin, int64_t end) = nullptr;
 };

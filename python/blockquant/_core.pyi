@@ -89,8 +89,12 @@ def attention(
     window: int = 0,
     threads: int = 0,
 ) -> None: ...
-def swiglu(
-    gate: npt.NDArray[np.float32], up: npt.NDArray[np.float32], out: npt.NDArray[np.float32], threads: int = 0
+def gated(
+    gate: npt.NDArray[np.float32],
+    up: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    activation: str,
+    threads: int = 0,
 ) -> None: ...
 def add(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], threads: int = 0) -> None: ...
 

@@ -140,22 +140,41 @@ TEST_CASE("every half survives the cache") {
     }
 }
 
-TEST_CASE("swiglu, rms_norm, rope and add") {
+TEST_CASE("gated units") {
+    using Gate = double (*)(double);
+    const Gate silu = [](double x) { return x / (1.0 + std::exp(-x)); };
+    const Gate gelu = [](double x) {
+        return 0.5 * x * (1.0 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    };
+    const Gate relu_squared = [](double x) { return x > 0.0 ? x * x : 0.0; };
     for (const KernelTable* table : available_kernels()) {
         CAPTURE(table->isa);
         const TransformerKernels& k = table->transformer;
-        std::vector<float> gate = gaussian(1003, 4, 30.0f), up = gaussian(1003, 5), out(1003, 7.0f);
-        gate[0] = -200.0f, gate[1] = 200.0f, gate[2] = 0.0f, gate[3] = -0.0f, gate[4] = -88.5f;
-        k.swiglu(gate.data(), up.data(), out.data(), 0, 1003);
-        double worst = 0.0;
-        for (int i = 0; i < 1003; ++i) {
-            const double expected = gate[i] / (1.0 + std::exp(-static_cast<double>(gate[i]))) * up[i];
-            worst = std::max(worst, std::abs(out[i] - expected) / std::max(std::abs(expected), 1e-28));
-        }
-        CHECK(worst < 1e-6);
-        k.swiglu(gate.data(), up.data(), gate.data(), 0, 1003);  // in place
-        CHECK(gate == out);
+        const auto check = [](TransformerKernels::Gated kernel, Gate function, float spread, double floor) {
+            std::vector<float> gate = gaussian(1003, 4, spread), up = gaussian(1003, 5), out(1003, 7.0f);
+            gate[0] = -200.0f, gate[1] = 200.0f, gate[2] = 0.0f, gate[3] = -0.0f, gate[4] = -88.5f;
+            kernel(gate.data(), up.data(), out.data(), 0, 1003);
+            double worst = 0.0;
+            for (int i = 0; i < 1003; ++i) {
+                const double expected = function(gate[i]) * up[i];
+                worst = std::max(worst, std::abs(out[i] - expected) / std::max(std::abs(expected), floor));
+            }
+            CHECK(worst < 1e-6);
+            kernel(gate.data(), up.data(), gate.data(), 0, 1003);  // in place
+            CHECK(gate == out);
+        };
+        check(k.gated_silu, silu, 30.0f, 1e-28);
+        // Far below zero 1 + tanh(u) loses its digits in double arithmetic, and nothing is left of it in
+        // float32.
+        check(k.gated_gelu, gelu, 2.0f, 1e-2);
+        check(k.gated_relu_squared, relu_squared, 30.0f, 1e-28);
+    }
+}
 
+TEST_CASE("rms_norm, rope and add") {
+    for (const KernelTable* table : available_kernels()) {
+        CAPTURE(table->isa);
+        const TransformerKernels& k = table->transformer;
         for (int64_t n : {1, 8, 20, 64, 172, 1024}) {
             const std::vector<float> x = gaussian(3 * n, 6), weight = gaussian(n, 7);
             std::vector<float> normed(3 * n, 0.0f);

@@ -92,6 +92,8 @@ class Config:
         if parameters.get("original_max_position_embeddings") is None:
             outside = self.get("original_max_position_embeddings")
             parameters["original_max_position_embeddings"] = outside or self.get("max_position_embeddings")
+        if parameters.get("partial_rotary_factor") is None:
+            parameters["partial_rotary_factor"] = self.get("partial_rotary_factor")
         theta = parameters.get("rope_theta")
         theta = self.get("rope_theta") if theta is None else theta
         theta = 10000.0 if theta is None else theta
@@ -113,9 +115,4 @@ def load_config(directory: Path) -> dict[str, Any]:
             f"{directory}: no config.json in it; give a Hugging Face model folder "
             "(config.json, model.safetensors, tokenizer.json)"
         )
-    values = read_json(path)
-    quantized = values.get("quantization_config")
-    if quantized:
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
-        raise BlockquantError(f"{path}: the checkpoint is already quantized ({method}); convert the original weights")
-    return values
+    return read_json(path)

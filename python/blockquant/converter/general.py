@@ -148,7 +148,7 @@ def sampling_metadata(generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def general_metadata(
-    directory: Path, config: Mapping[str, Any], card: Mapping[str, Any], parameters: int
+    directory: Path, config: Mapping[str, Any], card: Mapping[str, Any], parameters: int, label: str | None = None
 ) -> dict[str, Any]:
     """`general.name` and the keys after it: the model card first, then `_name_or_path`, then the directory's name."""
     named = config.get("_name_or_path")
@@ -170,6 +170,6 @@ def general_metadata(
         "finetune": first("finetune", "finetune", "model_finetune"),
         "basename": first("basename", "basename", "model_basename", "model_type"),
         "description": first("none", "description", "model_description"),
-        "size_label": first("size_label", "size_label", "model_size_label") or size_label(parameters),
+        "size_label": first("size_label", "size_label", "model_size_label") or label or size_label(parameters),
     }
     return {f"general.{key}": value for key, value in found.items() if value}

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from blockquant.converter.config import load_config, read_json
-from blockquant.converter.families import Family, TensorRule, family_of
+from blockquant.converter.families import Family, family_of
 from blockquant.converter.general import general_metadata, sampling_metadata
 from blockquant.converter.generic import convert_generic, is_generic
 from blockquant.converter.model_card import card_metadata, read_model_card
+from blockquant.converter.plan import Planned, plan_tensors
 from blockquant.converter.safetensors import StoredTensor, open_checkpoint
 from blockquant.converter.vocabulary import tokenizer_metadata
 from blockquant.converter.writing import (
@@ -39,45 +36,6 @@ from blockquant.converter.writing import (
 from blockquant.errors import BlockquantError
 from blockquant.recipes import Recipe
 from blockquant.recipes.planner import Overrides
-
-_PIECE_ELEMENTS = 1 << 22
-
-# Buffers that old checkpoints hold beside the weights; they follow from the config.
-_BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """A tensor of the output: from the checkpoint, or computed (`source` None)."""
-
-    name: str
-    shape: tuple[int, ...]
-    source: StoredTensor | None
-    order: NDArray[np.intp] | None
-    computed: NDArray[np.float32] | None = None
-
-    def release(self) -> None:
-        if self.source is not None:
-            self.source.release()
-
-    def pieces(self) -> Iterator[tuple[NDArray[Any], str]]:
-        """The stored elements in pieces of whole rows, [n, K] (a vector whole), with their dtype."""
-        if self.source is None:
-            assert self.computed is not None
-            yield self.computed, "F32"
-            return
-        data, dtype = self.source.data, self.source.dtype
-        if len(self.shape) < 2:
-            yield data if self.order is None else data[self.order], dtype
-            return
-        rows = data.reshape(-1, self.shape[-1])
-        step = max(1, _PIECE_ELEMENTS // max(1, self.shape[-1]))
-        for start in range(0, len(rows), step):
-            if self.order is None:
-                yield rows[start : start + step], dtype
-            else:
-                yield rows[self.order[start : start + step]], dtype
-
 
 def convert(
     src_dir: str | os.PathLike[str],
@@ -145,17 +103,20 @@ def convert_checkpoint(
 
     Without `vocabulary` the file has none. `given` is metadata that comes instead of, or after, what is found.
     """
-    plan = _plan(family, checkpoint)
+    plan = plan_tensors(family, checkpoint)
     kind = str(dtype).lower()
     recipe = None if kind in (*FLOAT_TYPES, "auto") else take_recipe(dtype, (*FLOAT_TYPES, "auto"))
     base, file_type = FLOAT_TYPES[kind if kind in FLOAT_TYPES else _own_dtype(checkpoint)]
     metadata = _metadata(directory, config, family, plan, file_type)
     if vocabulary:
-        metadata |= tokenizer_metadata(directory, family.vocab_size, pre_tokenizer)
+        tokenizer = tokenizer_metadata(directory, family.vocab_size, pre_tokenizer)
+        metadata |= tokenizer
+        if tokenizer["tokenizer.ggml.model"] == "llama":
+            metadata |= family.tokenizer_keys
     else:
         metadata |= {"tokenizer.ggml.model": "no_vocab", f"{family.arch}.vocab_size": family.vocab_size}
     metadata |= given or {}
-    whole = Plan(metadata, plan, {tensor.name: "F32" if len(tensor.shape) < 2 else base for tensor in plan})
+    whole = Plan(metadata, plan, {tensor.name: "F32" if tensor.is_exact else base for tensor in plan})
     if recipe is None:
         options.refuse_without_recipe(dtype)
     else:
@@ -176,49 +137,23 @@ def _own_dtype(checkpoint: Mapping[str, StoredTensor]) -> str:
     return most if most in FLOAT_TYPES else "f32"
 
 
-def _plan(family: Family, checkpoint: Mapping[str, StoredTensor]) -> list[_Planned]:
-    """The output tensors in order: computed ones, then those of the checkpoint as they stand there."""
-    rules: dict[str, TensorRule] = {rule.source: rule for rule in family.tensors()}
-    # A checkpoint saved from the bare model (without its output head) has no "model." before its names.
-    bare = "model.embed_tokens.weight" not in checkpoint and "embed_tokens.weight" in checkpoint
-    plan = [_Planned(name, data.shape, None, None, data) for name, data in family.computed_tensors().items()]
-    for name, tensor in checkpoint.items():
-        rule = rules.pop(f"model.{name}" if bare and not name.startswith("lm_head.") else name, None)
-        if rule is None:
-            if name.endswith(_BUFFERS):
-                continue
-            raise BlockquantError(
-                f"{tensor.file.path}: tensor {name!r} belongs to no {family.arch} model with {family.block_count} "
-                "layers; config.json and the weights do not fit together"
-            )
-        if tensor.shape != rule.shape:
-            raise BlockquantError(
-                f"{tensor.file.path}: tensor {name!r} has shape {list(tensor.shape)}, "
-                f"config.json makes it {list(rule.shape)}"
-            )
-        plan.append(_Planned(rule.target, rule.shape, tensor, rule.row_order))
-    missing = [rule.source for rule in rules.values() if rule.required]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise BlockquantError(f"the checkpoint lacks the tensor {missing[0]!r}{more} of a {family.arch} model")
-    return plan
-
-
 def _metadata(
     directory: Path,
     config: Mapping[str, Any],
     family: Family,
-    plan: list[_Planned],
+    plan: list[Planned],
     file_type: int,
 ) -> dict[str, Any]:
     """All metadata but the vocabulary, in the order that llama.cpp's converter writes."""
     card = read_model_card(directory)
     parameters = sum(prod(tensor.shape) for tensor in plan)
+    label = family.size_label({tensor.name: tensor.shape for tensor in plan})
     return {
         "general.architecture": family.arch,
+        **family.first_metadata(),
         "general.type": "model",
         **sampling_metadata(read_json(directory / "generation_config.json", required=False)),
-        **general_metadata(directory, config, card, parameters),
+        **general_metadata(directory, config, card, parameters, label),
         **card_metadata(card, parameters),
         **family.metadata(),
         "general.file_type": file_type,

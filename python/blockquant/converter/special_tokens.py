@@ -103,8 +103,11 @@ def special_metadata(directory: Path, tokenizer: Mapping[str, Any], vocab_size: 
         token = by_text.get(texts[role]) if texts[role] else None
         if type(token) is int and 0 <= token < vocab_size:
             ids[role] = token
+    text = config.get("text_config")
     for role in roles:
         token = config.get(f"{role}_token_id")
+        if token is None and isinstance(text, Mapping):
+            token = text.get(f"{role}_token_id")
         if role not in ids and type(token) is int and 0 <= token < vocab_size:
             ids[role] = token
 

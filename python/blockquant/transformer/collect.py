@@ -17,16 +17,18 @@ from blockquant.transformer.windows import Progress, Windows
 
 
 class _Sums:
-    """Of one tensor: the sum of squares of each column of what it was multiplied with, and how many rows there were."""
+    """Of one tensor: the sum of squares of each column of what it was multiplied with, and how many rows there were.
 
-    def __init__(self) -> None:
-        self.squares: npt.NDArray[np.float64] | None = None
-        self.rows = 0
+    Both have a leading axis for the experts of a tensor that has a matrix for each.
+    """
 
-    def add(self, x: FloatArray) -> None:
-        squares = np.einsum("rk,rk->k", x, x, dtype=np.float64)
-        self.squares = squares if self.squares is None else self.squares + squares
-        self.rows += len(x)
+    def __init__(self, experts: int, columns: int) -> None:
+        self.squares = np.zeros((experts, columns), np.float64)
+        self.rows = np.zeros(experts, np.int64)
+
+    def add(self, x: FloatArray, expert: int = 0) -> None:
+        self.squares[expert] += np.einsum("rk,rk->k", x, x, dtype=np.float64)
+        self.rows[expert] += len(x)
 
 
 class _ObservedLinear(Linear):
@@ -34,13 +36,17 @@ class _ObservedLinear(Linear):
 
     __slots__ = ("_sums",)
 
-    def __init__(self, weight: Tensor, bias: FloatArray | None, threads: int, sums: _Sums) -> None:
-        super().__init__(weight, bias, threads)
+    def __init__(self, weight: Tensor, bias: FloatArray | None, threads: int, scale: float, sums: _Sums) -> None:
+        super().__init__(weight, bias, threads, scale)
         self._sums = sums
 
-    def __call__(self, x: FloatArray, out: FloatArray) -> FloatArray:
-        self._sums.add(x)
-        return super().__call__(x, out)
+    def __call__(self, x: FloatArray, out: FloatArray, chosen: npt.NDArray[np.int32] | None = None) -> FloatArray:
+        if chosen is None:
+            self._sums.add(x)
+        else:
+            for expert in np.unique(chosen):
+                self._sums.add(x[chosen == expert], int(expert))
+        return super().__call__(x, out, chosen)
 
 
 class _ObservedWeights(Weights):
@@ -50,8 +56,10 @@ class _ObservedWeights(Weights):
         super().__init__(tensors, origin, threads)
         self.sums: dict[str, _Sums] = {}
 
-    def make_linear(self, name: str, weight: Tensor, bias: FloatArray | None) -> Linear:
-        return _ObservedLinear(weight, bias, self.threads, self.sums.setdefault(f"{name}.weight", _Sums()))
+    def make_linear(self, name: str, weight: Tensor, bias: FloatArray | None, scale: float = 1.0) -> Linear:
+        experts = weight.shape[0] if len(weight.shape) == 3 else 1
+        sums = self.sums.setdefault(f"{name}.weight", _Sums(experts, weight.shape[-1]))
+        return _ObservedLinear(weight, bias, self.threads, scale, sums)
 
 
 def collect(
@@ -93,11 +101,11 @@ def collect(
             progress("collecting", done, len(windows))
     entries = {}
     for name, sums in weights.sums.items():
-        if sums.squares is None or not (name.startswith("blk.") or (output and name == "output.weight")):
+        if not sums.rows.any() or not (name.startswith("blk.") or (output and name == "output.weight")):
             continue
         with np.errstate(over="ignore"):
             values = sums.squares.astype(np.float32)
         if not np.isfinite(values).all():
             raise BlockquantError(f"the activations of {name!r} are not finite: no importance can be collected")
-        entries[name] = Entry(values, np.array([sums.rows], np.int64))
+        entries[name] = Entry(values if len(values) > 1 else values[0], sums.rows)
     return Imatrix(entries, [dataset] if dataset else [], len(windows), n_ctx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from blockquant import _core
@@ -25,11 +25,10 @@ class Config:
     head_dim: int
     context_length: int  # positions that the model was trained for
     norm_eps: float
+    sliding_window: int  # positions that layers with a window see, 0 where the file names none
+    logit_cap: float  # soft cap of the logits, 0 for none
     rope: Rope
-
-    @property
-    def attention_scale(self) -> float:
-        return float(self.head_dim**-0.5)
+    keys: Keys = field(repr=False, compare=False)  # for what only one family asks
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], architecture: str) -> Config:
@@ -46,8 +45,6 @@ class Config:
             raise BlockquantError(f"heads of {head_dim} elements: at most {_core.max_head_dim} are supported")
         if value_length != head_dim:
             raise BlockquantError(f"values of {value_length} and keys of {head_dim} elements: not supported")
-        if keys.get("expert_count", int, 0) > 0:
-            raise BlockquantError(f"mixture-of-experts {architecture} models are not supported")
         context_length = keys.positive("context_length")
         return cls(
             architecture=architecture,
@@ -59,5 +56,8 @@ class Config:
             head_dim=head_dim,
             context_length=context_length,
             norm_eps=keys.get("attention.layer_norm_rms_epsilon", float),
+            sliding_window=keys.get("attention.sliding_window", int, 0),
+            logit_cap=keys.get("final_logit_softcapping", float, 0.0),
             rope=Rope.from_keys(keys, head_dim, context_length),
+            keys=keys,
         )

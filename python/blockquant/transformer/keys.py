@@ -9,7 +9,7 @@ import numpy as np
 
 from blockquant.errors import BlockquantError
 
-T = TypeVar("T", int, float, str)
+T = TypeVar("T", int, float, str, bool)
 
 
 class Keys:
@@ -33,7 +33,9 @@ class Keys:
             value = values.pop()
         if kind is str:
             return kind(value)
-        if isinstance(value, (str, bool)) or (kind is int and int(value) != value):
+        if kind is bool and isinstance(value, (bool, np.bool_)):
+            return kind(value)
+        if isinstance(value, (str, bool)) or kind is bool or (kind is int and int(value) != value):
             raise BlockquantError(f"{self.name(key)} is {value!r}; expected {kind.__name__}")
         return kind(value)
 
@@ -42,3 +44,20 @@ class Keys:
         if value < 1:
             raise BlockquantError(f"{self.name(key)} is {value}; expected at least 1")
         return value
+
+    def flags(self, key: str, count: int, period: int) -> list[bool]:
+        """A flag for each of `count` layers: the file's list, or all but every n-th, n being the file's or `period`."""
+        value = self._metadata.get(self.name(key), period)
+        if isinstance(value, (list, np.ndarray)):
+            found = [bool(flag) for flag in value]
+            if len(found) != count:
+                raise BlockquantError(f"{self.name(key)} has {len(found)} entries for {count} layers")
+            return found
+        if isinstance(value, (str, bool)) or int(value) != value or value < 1:
+            raise BlockquantError(f"{self.name(key)} is {value!r}; expected a list of flags or at least 1")
+        return [(i + 1) % int(value) != 0 for i in range(count)]
+
+    def refuse_experts(self) -> None:
+        """Raises ValueError for a mixture of experts, which the family's loop does not know."""
+        if self.get("expert_count", int, 0) > 0:
+            raise BlockquantError(f"mixture-of-experts {self._architecture} models are not supported")

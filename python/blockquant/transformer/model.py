@@ -50,7 +50,7 @@ class Model:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], threads: int | None = None, n_ctx: int | None = None) -> Model:
-        """Open a GGUF file of a supported architecture (llama, qwen2, qwen3).
+        """Open a GGUF file of a supported architecture (families/ has one module for each).
 
         Args:
             path: the file (any shard of a split set).
@@ -118,7 +118,7 @@ class Model:
     def logits(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
         """The logits of every position of `tokens` in a fresh context, float32 [T, V]."""
         ids = check_tokens(tokens, self.n_vocab, self.n_ctx)
-        return all_logits(self.session(), ids, self.n_vocab)
+        return all_logits(self.session(len(ids)), ids, self.n_vocab)
 
     def generate(
         self,

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from blockquant.errors import BlockquantError
 from blockquant.transformer.keys import Keys
+from blockquant.transformer.weights import FloatArray, Weights
 
 Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Rope:
-    """dims: leading elements of a head that are rotated. Scaling is "none", "linear" or "yarn" by `factor`."""
+    """dims: leading elements of a head that are rotated. Scaling is "none", "linear" or "yarn" by `factor`.
+
+    Llama 3 and LongRoPE files hold what each frequency is divided by in tensors; `long_factors` are for contexts above
+    the original one.
+    """
 
     dims: int
     base: float
     scaling: str = "none"
     factor: float = 1.0
-    original_context: int = 0  # yarn: positions before the extension
+    original_context: int = 0  # positions before the extension
     beta_fast: float = 32.0  # yarn: turns over the original context above which a pair is left alone
     beta_slow: float = 1.0  # and below which it is slowed by the whole factor
     attention_factor: float = 1.0
+    factors: FloatArray | None = field(default=None, compare=False)
+    long_factors: FloatArray | None = field(default=None, compare=False)
 
     @classmethod
     def from_keys(cls, keys: Keys, head_dim: int, context_length: int) -> Rope:
@@ -36,10 +43,10 @@ class Rope:
         base = keys.get("rope.freq_base", float, 10000.0)
         factor = keys.get("rope.scaling.factor", float, keys.get("rope.scale_linear", float, 1.0))
         scaling = keys.get("rope.scaling.type", str, "linear")
-        if scaling not in ("none", "linear", "yarn"):
+        if scaling not in ("none", "linear", "yarn", "longrope"):
             raise BlockquantError(
-                f"{keys.name('rope.scaling.type')} is {scaling!r}; supported: 'none', 'linear', 'yarn', and frequency "
-                f"factors in a rope_freqs.weight tensor (llama3 scaling)"
+                f"{keys.name('rope.scaling.type')} is {scaling!r}; supported: 'none', 'linear', 'yarn', 'longrope', "
+                f"and frequency factors in a rope_freqs.weight tensor (llama3 scaling)"
             )
         if not (base > 1 and factor > 0):
             raise BlockquantError(f"rope base {base} and scaling factor {factor} make no sense")
@@ -57,11 +64,26 @@ class Rope:
             attention_factor=keys.get("rope.scaling.attn_factor", float, 1.0),
         )
 
-    def frequencies(self) -> Float64Array:
-        """Radians per position of each pair, float64 [dims / 2]."""
+    def with_factors(self, weights: Weights) -> Rope:
+        """With the factors that the file holds."""
+        short, long = (weights.optional_vector(f"rope_factors_{n}.weight", self.dims // 2) for n in ("short", "long"))
+        if (short is None) != (long is None):
+            raise BlockquantError("the file has only one of rope_factors_short.weight and rope_factors_long.weight")
+        factors = weights.optional_vector("rope_freqs.weight", self.dims // 2)
+        return replace(self, factors=short if factors is None else factors, long_factors=long)
+
+    def frequencies(self, n_ctx: int) -> Float64Array:
+        """Radians per position of each pair in a context of n_ctx positions, float64 [dims / 2]."""
+        factors = self.factors
+        if self.long_factors is not None and n_ctx > self.original_context:
+            factors = self.long_factors
+        found = self._frequencies()
+        return found if factors is None else found / factors
+
+    def _frequencies(self) -> Float64Array:
         pairs = self.dims // 2
         plain: Float64Array = self.base ** (-np.arange(pairs, dtype=np.float64) / pairs)
-        if self.scaling == "none":
+        if self.scaling in ("none", "longrope"):
             return plain
         slowed: Float64Array = plain / self.factor
         if self.scaling == "linear":

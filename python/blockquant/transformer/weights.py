@@ -24,12 +24,13 @@ _F16 = find_format("F16").ggml_type
 class Linear:
     """A weight matrix [n, k] ready to multiply: `linear(x, out)` writes x [rows, k] @ w.T + bias into out [rows, n].
 
-    Goes straight to the compiled function, because shapes were checked when the model was loaded.
+    Of a matrix per expert, [experts, n, k], each row of x takes the one that `chosen`, int32 [rows], names. Goes
+    straight to the compiled function, because shapes were checked when the model was loaded.
     """
 
-    __slots__ = ("_bias", "_data", "_kind", "is_float32", "shape", "threads")
+    __slots__ = ("_bias", "_data", "_kind", "_scale", "is_float32", "shape", "threads")
 
-    def __init__(self, weight: Tensor, bias: FloatArray | None, threads: int) -> None:
+    def __init__(self, weight: Tensor, bias: FloatArray | None, threads: int, scale: float = 1.0) -> None:
         if isinstance(weight, QuantizedTensor):
             weight.format.require_implemented()
             self._data, self._kind = weight.data, weight.format.ggml_type
@@ -38,12 +39,14 @@ class Linear:
         else:
             self._data, self._kind = np.ascontiguousarray(weight, np.float32).view(np.uint8), _F32
         self.shape: tuple[int, ...] = weight.shape
-        self._bias = bias
+        self._bias, self._scale = bias, scale
         self.is_float32 = self._kind == _F32
         self.threads = threads
 
-    def __call__(self, x: FloatArray, out: FloatArray) -> FloatArray:
-        _core.matmul(x, self._data, self._kind, out, self.threads, False)
+    def __call__(self, x: FloatArray, out: FloatArray, chosen: npt.NDArray[np.int32] | None = None) -> FloatArray:
+        _core.matmul(x, self._data, self._kind, out, self.threads, False, chosen)
+        if self._scale != 1.0:
+            out *= self._scale
         if self._bias is not None:
             out += self._bias
         return out
@@ -78,13 +81,39 @@ class Weights:
         self._taken.add(name)
         return tensor
 
-    def linear(self, name: str, n: int, k: int) -> Linear:
-        """The matrix `name`.weight of shape [n, k], with `name`.bias where the file has one."""
-        return self.make_linear(name, self._take(f"{name}.weight", (n, k)), self.optional_vector(f"{name}.bias", n))
+    def linear(self, name: str, *shape: int) -> Linear:
+        """The matrix `name`.weight of shape [n, k], with `name`.bias where the file has one; or one [e, n, k].
 
-    def make_linear(self, name: str, weight: Tensor, bias: FloatArray | None) -> Linear:
+        Some converters keep the common scale of a matrix in a tensor of its own, `name`.scale.
+        """
+        bias = self.optional_vector(f"{name}.bias", shape[0]) if len(shape) == 2 else None
+        return self.make_linear(name, self._take(f"{name}.weight", shape), bias, self._scale(name))
+
+    def make_linear(self, name: str, weight: Tensor, bias: FloatArray | None, scale: float = 1.0) -> Linear:
         """What `linear` hands out; an observer of products overrides it."""
-        return Linear(weight, bias, self.threads)
+        return Linear(weight, bias, self.threads, scale)
+
+    def linears(self, prefix: str, parts: Mapping[str, int], fused: str, k: int) -> Mapping[str, Linear]:
+        """The matrices `parts`, name -> n: tensors of their own, or in this order the rows of one called `fused`."""
+        total, name = sum(parts.values()), prefix + fused
+        whole = self._tensors.get(f"{name}.weight")
+        if whole is None or whole.shape[0] != total:
+            return {part: self.linear(prefix + part, n, k) for part, n in parts.items()}
+        whole = self._take(f"{name}.weight", (total, k))
+        bias, scale = self.optional_vector(f"{name}.bias", total), self._scale(name)
+        found: dict[str, Linear] = {}
+        start = 0
+        for part, n in parts.items():
+            rows = slice(start, start + n)
+            pieces = whole[rows], None if bias is None else bias[rows]
+            # An observer sees the common input once, with the first part.
+            found[part] = Linear(*pieces, self.threads, scale) if found else self.make_linear(name, *pieces, scale)
+            start += n
+        return found
+
+    def _scale(self, name: str) -> float:
+        scale = self.optional_vector(f"{name}.scale", 1)
+        return 1.0 if scale is None else float(scale[0])
 
     def vector(self, name: str, n: int) -> FloatArray:
         """The vector `name` of n elements, as float32."""

@@ -7,22 +7,25 @@ refuses a checkpoint that lacks a required one, holds another, or holds one of a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockquant.converter.config import Config
+from blockquant.converter.makers import Maker
 from blockquant.errors import BlockquantError
 
 
 @dataclass(frozen=True)
 class TensorRule:
-    """How one checkpoint tensor becomes one GGUF tensor.
+    """How one or several checkpoint tensors become one GGUF tensor.
 
     `source` is its name in the checkpoint and `target` in the file, `shape` what it must be (rows first). Stored row i
-    is source row `row_order[i]` when an order is given.
+    is source row `row_order[i]` when an order is given. `also` lists further sources, name -> shape, and `make` says
+    how the tensor of shape `made` (default `shape`) comes of all of them. Its place in the file is that of its last
+    source, or of the last of `after`. A tensor that is `exact` is float32 in a file of any float type.
     """
 
     source: str
@@ -30,6 +33,22 @@ class TensorRule:
     shape: tuple[int, ...]
     required: bool = True
     row_order: NDArray[np.intp] | None = None
+    also: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    make: Maker | None = None
+    made: tuple[int, ...] | None = None
+    after: tuple[str, ...] = ()
+    exact: bool = False
+
+    @property
+    def sources(self) -> dict[str, tuple[int, ...]]:
+        """All sources, name -> shape."""
+        return {self.source: self.shape, **self.also}
+
+    def inside(self, source: str, target: str) -> TensorRule:
+        """The same rule for names that stand behind the prefixes `source` and `target`."""
+        also = {source + name: shape for name, shape in self.also.items()}
+        after = tuple(source + name for name in self.after)
+        return replace(self, source=source + self.source, target=target + self.target, also=also, after=after)
 
 
 class Family:
@@ -45,6 +64,15 @@ class Family:
     """What the family's configuration class assumes for keys that config.json leaves out."""
 
     rope_types: ClassVar[tuple[str, ...]] = ("default", "linear", "yarn", "dynamic")
+
+    activations: ClassVar[tuple[str, ...]] = ("silu", "swish")
+    """Values of `hidden_act` that the architecture stands for; the first is assumed where config.json has none."""
+
+    packed: ClassVar[tuple[str, ...]] = ()
+    """Quantized checkpoints that can be read, by `quantization_config.quant_method`."""
+
+    tokenizer_keys: ClassVar[Mapping[str, Any]] = {}
+    """Keys after the others of a SentencePiece vocabulary."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         config = self.config = Config(values, self.defaults)
@@ -70,18 +98,44 @@ class Family:
             raise BlockquantError(
                 f"config.json: a head of {self.head_dim} values cannot be rotated; head_dim must be even"
             )
-        activation = self.config.get("hidden_act")
-        if activation not in (None, "silu", "swish"):
-            raise BlockquantError(f"config.json: hidden_act {activation!r}; a {self.arch} file can only say 'silu'")
+        activation = self.config.get("hidden_act") or self.config.get("hidden_activation")
+        if activation not in (None, *self.activations):
+            raise BlockquantError(
+                f"config.json: hidden_act {activation!r}; a {self.arch} file can only say {self.activations[0]!r}"
+            )
+        method = self.quantization.get("quant_method")
+        if self.quantization and method not in self.packed:
+            raise BlockquantError(
+                f"config.json: the checkpoint is already quantized ({method}); convert the original weights"
+            )
         if self.rope.type not in self.rope_types:
             raise BlockquantError(
                 f"config.json: rope type {self.rope.type!r} of a {self.arch} model is not supported; "
                 f"supported are {', '.join(self.rope_types)}"
             )
-        if self.rope.number("partial_rotary_factor", 1.0) != 1.0:
+        self.check_rotation()
+
+    def check_rotation(self) -> None:
+        """Raises ValueError where only a part of a head is rotated, which most architectures cannot say."""
+        if self.rotated != self.head_dim:
             raise BlockquantError(f"config.json: partial_rotary_factor must be 1 for a {self.arch} model")
 
+    @property
+    def quantization(self) -> Mapping[str, Any]:
+        """`quantization_config`, {} where there is none."""
+        found = self.config.get("quantization_config")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def rotated(self) -> int:
+        """Leading elements of a head that are rotated."""
+        return int(self.rope.number("partial_rotary_factor", 1.0) * self.head_dim)
+
     # ---- metadata
+
+    def first_metadata(self) -> dict[str, Any]:
+        """`<arch>.*` keys that llama.cpp writes before all others."""
+        return {}
 
     def metadata(self) -> dict[str, Any]:
         """The `<arch>.*` keys, in llama.cpp's order; ints are written as uint32, floats as float32."""
@@ -95,6 +149,7 @@ class Family:
         keys["attention.head_count_kv"] = self.kv_heads
         keys.update(self.rope_metadata())
         keys["attention.layer_norm_rms_epsilon"] = config.number("rms_norm_eps")
+        keys.update(self.expert_metadata())
         if config.get("head_dim") is not None:
             keys["attention.key_length"] = self.head_dim
             keys["attention.value_length"] = self.head_dim
@@ -121,19 +176,30 @@ class Family:
         keys["rope.freq_base"] = rope.theta
         return keys
 
+    def expert_metadata(self) -> dict[str, Any]:
+        """Keys of a mixture of experts."""
+        return {}
+
     def late_metadata(self) -> dict[str, Any]:
         """Further `<arch>.*` keys, which llama.cpp writes after `general.file_type`."""
         return {}
 
+    def size_label(self, plan: Mapping[str, tuple[int, ...]]) -> str | None:
+        """`general.size_label` of a model whose name holds none, from the tensors' shapes; None for their elements."""
+        return None
+
     # ---- tensors
+
+    def canonical(self, name: str) -> str | None:
+        """The name that `tensors()` gives a tensor of the checkpoint; None for one of no part of the language model."""
+        return name
 
     def tensors(self) -> Iterator[TensorRule]:
         """Every tensor a checkpoint of this model may hold."""
         yield TensorRule("model.embed_tokens.weight", "token_embd.weight", (self.vocab_size, self.hidden))
         for i in range(self.block_count):
             for rule in self.layer_tensors():
-                source, target = f"model.layers.{i}.{rule.source}", f"blk.{i}.{rule.target}"
-                yield TensorRule(source, target, rule.shape, rule.required, rule.row_order)
+                yield rule.inside(f"model.layers.{i}.", f"blk.{i}.")
         yield TensorRule("model.norm.weight", "output_norm.weight", (self.hidden,))
         # A checkpoint with tied embeddings may hold its output matrix all the same; llama.cpp then writes it too.
         tied = self.config.flag("tie_word_embeddings")
@@ -144,6 +210,10 @@ class Family:
         yield TensorRule("input_layernorm.weight", "attn_norm.weight", (self.hidden,))
         yield TensorRule("post_attention_layernorm.weight", "ffn_norm.weight", (self.hidden,))
         yield from self.attention_tensors()
+        yield from self.feed_forward_tensors()
+
+    def feed_forward_tensors(self) -> Iterator[TensorRule]:
+        """The gated unit, with biases where the config asks for them."""
         for name, target, shape in (
             ("gate", "ffn_gate", (self.feed_forward, self.hidden)),
             ("up", "ffn_up", (self.feed_forward, self.hidden)),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from blockquant.errors import BlockquantError
 from blockquant.transformer.decoder import Decoder
+from blockquant.transformer.families.bitnet import BitNet
+from blockquant.transformer.families.gemma3 import Gemma3
 from blockquant.transformer.families.llama import Llama
+from blockquant.transformer.families.phi3 import Phi3
 from blockquant.transformer.families.qwen2 import Qwen2
 from blockquant.transformer.families.qwen3 import Qwen3
+from blockquant.transformer.families.qwen3moe import Qwen3Moe
 
-FAMILIES: dict[str, type[Decoder]] = {family.architecture: family for family in (Llama, Qwen2, Qwen3)}
+FAMILIES: dict[str, type[Decoder]] = {
+    family.architecture: family for family in (BitNet, Gemma3, Llama, Phi3, Qwen2, Qwen3, Qwen3Moe)
+}
 
 
 def find_family(architecture: str) -> type[Decoder]:

@@ -12,3 +12,6 @@ class Llama(Decoder):
 
     architecture: ClassVar[str] = "llama"
     rope_interleaved: ClassVar[bool] = True
+
+    def prepare(self) -> None:
+        self.config.keys.refuse_experts()

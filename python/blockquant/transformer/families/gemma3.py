@@ -1,0 +1,44 @@
+"""Gemma 3: most layers see a sliding window and rotate faster; norms before and after each part; GELU gates.
+
+The file's norm weights are those of the checkpoint plus 1, which is what the model multiplies by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from blockquant.transformer.decoder import Buffers, Decoder
+from blockquant.transformer.rope import Float64Array, Rope
+
+_LAYERS_OF_27B = 62
+
+
+class Gemma3(Decoder):
+    architecture: ClassVar[str] = "gemma3"
+    rope_interleaved: ClassVar[bool] = False
+    activation = "gelu"
+    norms: ClassVar[tuple[str, ...]] = ("attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm")
+
+    def prepare(self) -> None:
+        config, keys = self.config, self.config.keys
+        # Every sixth layer sees everything, unless the file has a list of its own.
+        self.is_local = keys.flags("attention.sliding_window_pattern", config.n_layers, period=6)
+        self.local_rope = Rope(config.rope.dims, keys.get("rope.freq_base_swa", float, 10000.0))
+        # Queries are scaled by the head size, in the 27B model by what it would be if heads filled the width.
+        usual = config.n_embd // config.n_heads if config.n_layers == _LAYERS_OF_27B else config.head_dim
+        self.attention_scale = keys.get("attention.scale", float, usual**-0.5)
+
+    def window(self, index: int) -> int:
+        return self.config.sliding_window if self.is_local[index] else 0
+
+    def rotation(self, index: int) -> int:
+        return int(self.window(index) > 0)
+
+    def frequencies(self, n_ctx: int) -> list[Float64Array]:
+        return [self.rope.frequencies(n_ctx), self.local_rope.frequencies(n_ctx)]
+
+    def embed(self, tokens: Sequence[int], b: Buffers) -> None:
+        super().embed(tokens, b)
+        b.x *= math.sqrt(self.config.n_embd)

@@ -1,0 +1,285 @@
+"""Every family against transformers and llama.cpp, on small random models in float32 and quantized."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import convert_families
+import llamacpp
+import numpy as np
+import pytest
+from blockquant import Model, gguf, imatrix
+from blockquant.converter import convert
+from blockquant.converter.families import family_of
+
+Logits = np.ndarray[Any, Any]
+
+# Past the windows, the original contexts of the scaled rotations, and one block of the cache.
+IDS = [(7 * i + i * i) % 290 for i in range(150)]
+SHORT = 30
+
+
+def converted(name: str, folder: Path, dtype: str = "f32") -> Path:
+    out = folder / f"{name}-{dtype}.gguf"
+    convert(convert_families.MAKERS[name](folder), out, dtype)
+    return out
+
+
+def torch_logits(checkpoint: Path, ids: list[int]) -> Logits:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    with torch.inference_mode():
+        wanted: Logits = reference(torch.tensor([ids])).logits[0].numpy()
+    assert wanted.std() > 0.01
+    return wanted
+
+
+def check_rows(ours: Logits, wanted: Logits) -> None:
+    for t, row in enumerate(wanted):
+        np.testing.assert_allclose(ours[t], row, atol=1e-4 * float(np.abs(row).max()), rtol=0, err_msg=f"token {t}")
+
+
+@pytest.mark.parametrize("name", convert_families.MAKERS)
+def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
+    checkpoint = convert_families.MAKERS[name](tmp_path)
+    convert(checkpoint, tmp_path / "out.gguf", "f32")
+    with Model.open(tmp_path / "out.gguf") as model:
+        for ids in (IDS[:SHORT], IDS):  # transformers picks LongRoPE's factors by the length of the text
+            check_rows(model.logits(ids), torch_logits(checkpoint, ids))
+        session = model.session(len(IDS))
+        last = [session.eval(piece) for piece in (IDS[:70], IDS[70:71], IDS[71:])][-1]
+    np.testing.assert_allclose(last, torch_logits(checkpoint, IDS)[-1], atol=1e-3)
+
+
+def test_bitnet_with_silu_equals_transformers(tmp_path: Path) -> None:
+    checkpoint = convert_families.bitnet_ternary(tmp_path, "silu")
+    convert(checkpoint, tmp_path / "out.gguf", "f32")
+    with Model.open(tmp_path / "out.gguf") as model:
+        assert model.metadata["bitnet.hidden_activation"] == "silu"
+        check_rows(model.logits(IDS), torch_logits(checkpoint, IDS))
+
+
+# What llama.cpp computes otherwise, by design: it rounds GELU through a table of halves, sees no window in Phi-3, and
+# knows no gate but silu in BitNet.
+def for_llama_cpp(name: str, folder: Path) -> Callable[[], Path]:
+    return (
+        (lambda: convert_families.bitnet_ternary(folder, "silu"))
+        if name == "bitnet"
+        else (lambda: convert_families.MAKERS[name](folder))
+    )
+
+
+def ids_for(name: str) -> list[int]:
+    return IDS[:40] if name == "phi3" else IDS
+
+
+@pytest.mark.parametrize("name", convert_families.MAKERS)
+def test_llama_cpp_computes_the_same(name: str, tmp_path: Path) -> None:
+    convert(for_llama_cpp(name, tmp_path)(), tmp_path / "out.gguf", "f32")
+    ids = ids_for(name)
+    with (
+        llamacpp.Model(tmp_path / "out.gguf", n_ctx=512, kv_type="f32") as other,
+        Model.open(tmp_path / "out.gguf", n_ctx=512) as model,
+    ):
+        theirs = other.logits(ids)
+        ours = model.session(512).eval_rows(ids)  # the context, by which LongRoPE's factors are chosen, is llama.cpp's
+        bound = 5e-3 if "gemma" in name else 2e-4
+        np.testing.assert_allclose(np.concatenate(list(ours)), theirs, atol=bound * float(np.abs(theirs).max()), rtol=0)
+
+
+def divergence(p: Logits, q: Logits) -> float:
+    """Kullback-Leibler divergence of the distributions with logits q from those with logits p, median over tokens.
+
+    (In models of random weights few tokens, which are on the edge of everything, would make up a mean.)
+    """
+
+    def log_softmax(x: Logits) -> Logits:
+        x = x.astype(np.float64) - x.max(-1, keepdims=True)
+        return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+    a, b = log_softmax(p), log_softmax(q)
+    return float(np.median((np.exp(a) * (a - b)).sum(-1)))
+
+
+@pytest.mark.parametrize("recipe", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("name", ["llama3", "qwen2", "qwen3", "qwen3moe", "phi3", "phi4", "gemma3", "bitnet"])
+def test_quantized_models_differ_from_llama_cpps_as_rounding_does(name: str, recipe: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.gguf"
+    convert(for_llama_cpp(name, tmp_path)(), path, recipe)
+    exact = tmp_path / "exact.gguf"
+    with gguf.open(path) as source, gguf.create(exact, source.typed_metadata()) as writer:
+        for key, tensor in source.tensors.items():
+            writer.add_tensor(key, np.asarray(tensor, np.float32))
+    ids = ids_for(name)
+    with llamacpp.Model(path) as other:
+        theirs = other.logits(ids)
+
+    def logits(file: Path) -> Logits:
+        with Model.open(file) as model:
+            return np.concatenate(list(model.session(512).eval_rows(ids)))
+
+    ours, wanted = logits(path), logits(exact)
+    between, rounding = divergence(theirs, ours), divergence(wanted, theirs)
+    print(f"{name} {recipe}: between {between:.2e}, theirs {rounding:.2e}, ours {divergence(wanted, ours):.2e}")
+    # Both round activations to int8; the two roundings are independent, so that their differences add up.
+    assert divergence(wanted, ours) < 1.5 * rounding + 1e-8
+    assert between < 3 * rounding + 1e-8
+
+
+@pytest.mark.parametrize("linear_class", ["autobitlinear", "bitlinear"])
+def test_packed_bitnet_weights(linear_class: str, tmp_path: Path) -> None:
+    plain = converted("bitnet", tmp_path)
+    convert(convert_families.bitnet_packed(tmp_path, linear_class), tmp_path / "packed.gguf", "f32")
+    with gguf.open(plain) as wanted, gguf.open(tmp_path / "packed.gguf") as found:
+        assert list(found.tensors) == list(wanted.tensors)
+        for name, tensor in wanted.tensors.items():
+            np.testing.assert_allclose(found.tensors[name], tensor, rtol=2e-7, err_msg=name)
+            assert "_norm" in name or "token_embd" in name or len(np.unique(tensor)) == 3
+
+
+def test_bitnet_weights_are_rounded_as_in_training(tmp_path: Path) -> None:
+    """x -> clip(round(x / mean |x|), -1, 1) * mean |x|."""
+    checkpoint = convert_families.bitnet(tmp_path)
+    convert(checkpoint, tmp_path / "out.gguf", "f32")
+    shapes = convert_families.bitnet_shapes(convert_families.bitnet_config())
+    seeds = {name: seed for seed, name in enumerate(shapes)}
+    with gguf.open(tmp_path / "out.gguf") as file:
+        for layer in range(2):
+            source = f"model.layers.{layer}.mlp.up_proj.weight"
+            values = convert_families.models.numbers(shapes[source], seeds[source])
+            scale = np.abs(values).mean(dtype=np.float64)
+            wanted = np.clip(np.rint(values / scale), -1, 1) * scale
+            found = np.asarray(file.tensors[f"blk.{layer}.ffn_up.weight"])
+            assert len(np.unique(found)) == 3
+            np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_experts_have_importances_of_their_own(tmp_path: Path) -> None:
+    path = converted("qwen3moe", tmp_path)
+    text = "the man said that he was in the house and it is on the hill " * 40
+    with Model.open(path) as model:
+        found = imatrix.collect(model, text, n_ctx=64, chunks=4)
+    entry = found.entries["blk.0.ffn_down_exps.weight"]
+    assert entry.sums.shape == (12, 40)
+    assert entry.counts.sum() == 4 * 64 * 3  # each token goes to three experts
+    assert found.entries["blk.0.attn_q.weight"].counts.tolist() == [4 * 64]
+
+
+def test_fused_matrices_are_observed_once(tmp_path: Path) -> None:
+    with Model.open(converted("phi3", tmp_path)) as model:
+        found = imatrix.collect(model, "the man said that he was in the house " * 40, n_ctx=64, chunks=2)
+    assert {name.split(".", 2)[2] for name in found.entries} == {
+        f"{name}.weight" for name in ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
+    }
+    assert found.entries["blk.0.attn_qkv.weight"].counts.tolist() == [2 * 64]
+
+
+def both_spellings(name: str, folder: Path) -> list[dict[str, Any]]:
+    """config.json of a case as transformers 4 and as transformers 5 write it."""
+    config = json.loads((convert_families.MAKERS[name](folder) / "config.json").read_text())
+    text = config.get("text_config", config)
+    new = {k: v for k, v in text.items() if k not in ("rope_theta", "rope_scaling", "partial_rotary_factor")}
+    scaling = {"rope_type" if k == "type" else k: v for k, v in (text.get("rope_scaling") or {}).items()}
+    rope = {"rope_type": "default", "rope_theta": text.get("rope_theta", 1e6), **scaling}
+    if "partial_rotary_factor" in text:
+        rope["partial_rotary_factor"] = text["partial_rotary_factor"]
+    local = {"rope_type": "default", "rope_theta": 10000.0}
+    new["rope_parameters"] = {"full_attention": rope, "sliding_attention": local} if "gemma" in name else rope
+    return [config, {**config, "text_config": new} if "text_config" in config else new]
+
+
+@pytest.mark.parametrize("name", ["llama3", "mistral", "qwen2", "qwen3moe", "phi3", "phi4", "gemma3_images", "bitnet"])
+def test_both_spellings_of_config_json(name: str, tmp_path: Path) -> None:
+    old, new = map(family_of, both_spellings(name, tmp_path))
+    assert "rope_parameters" not in old.config.values
+    assert "rope_parameters" in new.config.values
+    for part in ("first_metadata", "metadata", "late_metadata"):
+        assert getattr(old, part)() == getattr(new, part)()
+    for key, factors in old.computed_tensors().items():
+        np.testing.assert_array_equal(factors, new.computed_tensors()[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("qwen3moe", {"mlp_only_layers": [0]}, "experts in every layer"),
+        ("qwen3moe", {"num_experts": 0}, "'num_experts' must be a positive integer"),
+        ("phi4", {"partial_rotary_factor": 0.7}, "11 of the 16 elements of a head cannot be rotated"),
+        ("phi4", {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 6}}, "long_factor of the rope"),
+        ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope type 'linear' of a phi3"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ("gemma3", {"layer_types": ["full_attention"]}, "layer_types"),
+        ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma3", {"hidden_activation": "silu"}, "can only say 'gelu_pytorch_tanh'"),
+        ("bitnet", {"hidden_act": "gelu"}, "can only say 'relu2'"),
+        ("bitnet", {"quantization_config": {"quant_method": "gptq"}}, "already quantized"),
+        ("qwen3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1"),
+    ],
+)
+def test_configs_that_cannot_be_represented(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    directory = convert_families.MAKERS[name](tmp_path)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ValueError, match=message) as caught:
+        convert(directory, tmp_path / "out.gguf", "f32")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def rewritten(source: Path, out: Path, changes: dict[str, Any], without: str = "") -> Path:
+    with gguf.open(source) as file:
+        metadata = {key: value for key, value in file.typed_metadata().items() if changes.get(key, 0) is not None}
+        with gguf.create(out, metadata | {k: v for k, v in changes.items() if v is not None}) as writer:
+            for name, tensor in file.tensors.items():
+                if name != without:
+                    writer.add_tensor(name, tensor)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "without", "message"),
+    [
+        ("qwen3moe", {"qwen3moe.expert_used_count": 13}, "", "13 of 12 experts"),
+        ("qwen3moe", {"qwen3moe.expert_count": None}, "", "lacks qwen3moe.expert_count"),
+        ("qwen3moe", {}, "blk.1.ffn_up_exps.weight", "lacks the tensor 'blk.1.ffn_up_exps.weight'"),
+        ("phi4", {}, "rope_factors_long.weight", "only one of rope_factors_short"),
+        ("phi4", {}, "blk.0.attn_qkv.weight", "lacks the tensor 'blk.0.attn_q.weight'"),
+        ("gemma3", {"gemma3.attention.sliding_window_pattern": [True]}, "", "has 1 entries for 7 layers"),
+        ("gemma3", {}, "blk.2.post_ffw_norm.weight", "lacks the tensor 'blk.2.post_ffw_norm.weight'"),
+        ("bitnet", {"bitnet.hidden_activation": "tanh"}, "", "'tanh'; supported: relu2, silu"),
+        ("bitnet", {}, "blk.0.attn_sub_norm.weight", "lacks the tensor 'blk.0.attn_sub_norm.weight'"),
+    ],
+)
+def test_wrong_files_are_one_line(
+    name: str, changes: dict[str, Any], without: str, message: str, tmp_path: Path
+) -> None:
+    path = rewritten(converted(name, tmp_path), tmp_path / "wrong.gguf", changes, without)
+    with pytest.raises(ValueError, match=message) as caught:
+        Model.open(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_file_may_say_of_gemma(tmp_path: Path) -> None:
+    """The pattern of layers, the base of local rotations, the scale of queries and the soft cap are the file's."""
+    path = converted("gemma3", tmp_path)
+    with Model.open(path) as model:
+        plain = model.logits(IDS)
+    changes: dict[str, dict[str, Any]] = {
+        "the usual": {"sliding_window_pattern": [i != 5 for i in range(7)]},
+        "all global": {"sliding_window_pattern": [False] * 7},
+        "scale": {"scale": 0.3},
+    }
+    found = {}
+    for name, change in changes.items():
+        keys = {f"gemma3.attention.{key}": value for key, value in change.items()}
+        with Model.open(rewritten(path, tmp_path / "changed.gguf", keys)) as model:
+            found[name] = model.logits(IDS)
+    np.testing.assert_array_equal(found["the usual"], plain)
+    for name in ("all global", "scale"):
+        assert np.abs(found[name] - plain).max() > 0.01
+    with Model.open(rewritten(path, tmp_path / "capped.gguf", {"gemma3.final_logit_softcapping": 2.0})) as model:
+        np.testing.assert_allclose(model.logits(IDS), 2 * np.tanh(plain / 2), atol=1e-5)
