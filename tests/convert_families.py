@@ -39,18 +39,23 @@ def gated(size: int, d: int) -> dict[str, tuple[int, ...]]:
     return {"gate_proj": (size, d), "up_proj": (size, d), "down_proj": (d, size)}
 
 
+def moe_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    d, head, experts = config["hidden_size"], config["head_dim"], config["num_experts"]
+    layer = attention(config) | {"self_attn.q_norm": (head,), "self_attn.k_norm": (head,), "mlp.gate": (experts, d)}
+    layer |= {"input_layernorm": (d,), "post_attention_layernorm": (d,)}
+    for i in range(experts):
+        parts = gated(config["moe_intermediate_size"], d)
+        layer |= {f"mlp.experts.{i}.{name}": shape for name, shape in parts.items()}
+    return shapes_of(config, layer)
+
+
 def qwen3moe(parent: Path) -> Path:
     """Qwen3-MoE: 12 experts (their names are not in the order of their numbers), 3 of them used."""
     config = models.base_config("Qwen3MoeForCausalLM", model_type="qwen3_moe", head_dim=16, vocab_size=304)
     config |= {"num_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "norm_topk_prob": True}
     config |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "rope_theta": 1000000.0, "tie_word_embeddings": False}
-    d = config["hidden_size"]
-    layer = attention(config) | {"self_attn.q_norm": (16,), "self_attn.k_norm": (16,), "mlp.gate": (12, d)}
-    layer |= {"input_layernorm": (d,), "post_attention_layernorm": (d,)}
-    for i in range(12):
-        layer |= {f"mlp.experts.{i}.{name}": shape for name, shape in gated(40, d).items()}
     tokenizer = models.byte_level_tokenizer(models.QWEN2_REGEX, SPECIALS)
-    tensors = models.weights(shapes_of(config, layer), "BF16")
+    tensors = models.weights(moe_shapes(config), "BF16")
     directory = models.write_tensors(parent / "Qwen3-moe", config, tensors, tokenizer, shards=2)
     models.write_json(
         directory / "tokenizer_config.json", {"eos_token": SPECIALS[2], "tokenizer_class": "Qwen2Tokenizer"}
@@ -58,13 +63,13 @@ def qwen3moe(parent: Path) -> Path:
     return directory
 
 
-def phi_layer(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def phi_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     d, ff = config["hidden_size"], config["intermediate_size"]
     shapes = attention(config)
     fused = sum(shapes[f"self_attn.{n}_proj"][0] for n in "qkv")
     layer = {"self_attn.qkv_proj": (fused, d), "self_attn.o_proj": shapes["self_attn.o_proj"]}
     layer |= {"mlp.gate_up_proj": (2 * ff, d), "mlp.down_proj": (d, ff)}
-    return layer | {"input_layernorm": (d,), "post_attention_layernorm": (d,)}
+    return shapes_of(config, layer | {"input_layernorm": (d,), "post_attention_layernorm": (d,)})
 
 
 def phi3(parent: Path) -> Path:
@@ -72,7 +77,7 @@ def phi3(parent: Path) -> Path:
     config = models.base_config("Phi3ForCausalLM", num_key_value_heads=4, rope_theta=10000.0, rope_scaling=None)
     config |= {"sliding_window": 40, "original_max_position_embeddings": 512, "tie_word_embeddings": False}
     config |= {"bos_token_id": 1, "eos_token_id": 333, "pad_token_id": 333, "vocab_size": 340}
-    tensors = models.weights(shapes_of(config, phi_layer(config)), "BF16")
+    tensors = models.weights(phi_shapes(config), "BF16")
     directory = models.write_tensors(parent / "Phi-3-mini-4k-instruct", config, tensors, None)
     (directory / "tokenizer.model").write_bytes(models.sentencepiece_bytes())
     texts = ["<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"]
@@ -101,7 +106,7 @@ def phi4(parent: Path) -> Path:
     config |= {"rope_scaling": {"type": "longrope", **factors}, "original_max_position_embeddings": 100}
     config |= {"sliding_window": 262144, "tie_word_embeddings": True, "max_position_embeddings": 800}
     config |= {"bos_token_id": 299, "eos_token_id": 299, "pad_token_id": 299}
-    tensors = models.weights(shapes_of(config, phi_layer(config)), "BF16")
+    tensors = models.weights(phi_shapes(config), "BF16")
     tokenizer = models.byte_level_tokenizer(GPT4O_REGEX, ["<|endoftext|>", "<|end|>", "<|tool|>"])
     directory = models.write_tensors(parent / "Phi-4-mini-instruct", config, tensors, tokenizer)
     declared = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
@@ -110,14 +115,18 @@ def phi4(parent: Path) -> Path:
     return directory
 
 
-def gemma_tensors(config: dict[str, Any]) -> models.Tensors:
+def gemma_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     d, ff = config["hidden_size"], config["intermediate_size"]
     norms = ("input", "post_attention", "pre_feedforward", "post_feedforward")
     layer = attention(config) | {f"{name}_layernorm": (d,) for name in norms}
     layer |= {"self_attn.q_norm": (config["head_dim"],), "self_attn.k_norm": (config["head_dim"],)}
     layer |= {f"mlp.{name}": shape for name, shape in gated(ff, d).items()}
+    return shapes_of(config, layer)
+
+
+def gemma_tensors(config: dict[str, Any]) -> models.Tensors:
     found: models.Tensors = {}
-    for seed, (name, shape) in enumerate(shapes_of(config, layer).items()):
+    for seed, (name, shape) in enumerate(gemma_shapes(config).items()):
         values = models.numbers(shape, seed)  # norms too: they multiply by 1 + weight
         found[name] = models.stored(values, "BF16")
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import blockquant as bq
-import convert_models
+import convert_families
 import numpy as np
 import pytest
 from blockquant import gguf
@@ -38,7 +38,7 @@ def matrix_of(path: Path) -> Imatrix:
 
 @pytest.mark.parametrize("name", ["llama3", "llama2", "mistral", "qwen3"])
 def test_one_pass_gives_the_bytes_of_two(name: str, tmp_path: Path) -> None:
-    source = convert_models.CASES[name][0](tmp_path)
+    source = convert_families.CASES[name][0](tmp_path)
     for recipe in ("Q4_K_M", "Q8_0", "Q5_0"):
         both_ways(source, tmp_path, recipe)
 
@@ -67,7 +67,7 @@ def test_the_result_tells_what_was_not_quantized_as_wanted(tmp_path: Path) -> No
         assert {n: str(i.format) for n, i in file.tensor_infos.items()} == {c.name: str(c.format) for c in done.choices}
     assert sum(done.format_counts.values()) == done.tensors
     assert {c.reason for c in done.kept} == {"a vector"}
-    small = bq.convert(convert_models.CASES["llama3"][0](tmp_path), tmp_path / "small.gguf", "Q4_K_M")
+    small = bq.convert(convert_families.CASES["llama3"][0](tmp_path), tmp_path / "small.gguf", "Q4_K_M")
     assert {c.reason for c in small.fallbacks} >= {"rows of 64 elements are not whole blocks of Q4_K (256)"}
 
 
@@ -114,7 +114,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("typer")
     from blockquant.cli.app import run
 
-    source = convert_models.CASES["llama3"][0](tmp_path)
+    source = convert_families.CASES["llama3"][0](tmp_path)
     out = tmp_path / "o.gguf"
     line = ["convert", str(source), str(out), "--dtype", "Q4_K_M", "--tensor-type", "attn_v=Q8_0", "--pure"]
     assert run([*line, "--json"]) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import blockquant as bq
+import convert_families
 import convert_models
 import llamacpp
 import ml_dtypes
@@ -95,7 +96,7 @@ def test_an_unknown_model(tmp_path: Path) -> None:
 
 
 def folder_and_tensors(tmp_path: Path, name: str = "llama3") -> tuple[Path, dict[str, np.ndarray]]:
-    source = convert_models.CASES[name][0](tmp_path)
+    source = convert_families.CASES[name][0](tmp_path)
     config = json.loads((source / "config.json").read_text("utf-8"))
     dtype = {"llama3": "F32", "qwen3": "BF16", "mistral": "F16"}[name]
     stored = convert_models.weights(convert_models.layer_shapes(config), dtype)
@@ -134,7 +135,7 @@ def test_without_a_vocabulary_llama_cpp_still_runs_it(tmp_path: Path) -> None:
 def test_torch(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    source = convert_models.CASES["llama3"][0](tmp_path)
+    source = convert_families.CASES["llama3"][0](tmp_path)
     config = json.loads((source / "config.json").read_text("utf-8")) | {"tie_word_embeddings": True}
     (source / "config.json").write_text(json.dumps(config))
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).to(torch.bfloat16)

@@ -33,9 +33,9 @@ from blockquant.converter.writing import (
     take_recipe,
     write,
 )
-from blockquant.errors import BlockquantError
 from blockquant.recipes import Recipe
 from blockquant.recipes.planner import Overrides
+
 
 def convert(
     src_dir: str | os.PathLike[str],
