@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,129 @@ def test_merge_refuses_other_models() -> None:
         imatrix.merge([Imatrix({"a": entry([1, 2], 1)}), Imatrix({"a": entry([1, 2, 3], 1)})])
 
 
+def test_merge_counts_chunks_as_llama_imatrix_does(tmp_path: Path) -> None:
+    files = [
+        write_legacy(tmp_path / f"{i}.dat", [("a", calls, np.ones(4)), ("b", 1, np.ones(4))], struct.pack("<i", 99))
+        for i, calls in enumerate((3, 5))
+    ]
+    merged = imatrix.merge(map(imatrix.load, files))
+    assert merged.chunk_count == 8  # those of the tensor that saw most, whatever the files say
+    merged.save(tmp_path / "m.gguf")
+    again = imatrix.load(tmp_path / "m.gguf")
+    assert (again.chunk_count, again.entries["a"].counts) == (8, [8 * 512])
+    np.testing.assert_array_equal(again.entries["a"].sums, np.full(4, 2 * 512, np.float32))
+
+
+def test_coverage() -> None:
+    m = dense_and_experts()
+    tensors = {
+        "blk.0.attn_q.weight": (16, 8),
+        "blk.0.ffn_down_exps.weight": (4, 16, 8),
+        "blk.0.attn_k.weight": (16, 8),
+        "blk.0.attn_norm.weight": (8,),
+        "token_embd.weight": (16, 8),
+    }
+    found = imatrix.coverage(m, tensors)
+    assert found.missing == ("blk.0.attn_k.weight",)
+    assert found.partial == {"blk.0.ffn_down_exps.weight": (3, 4)}
+    assert found.unused == ()
+    assert not found.is_complete
+    found = imatrix.coverage(m, {"blk.0.attn_q.weight": (16, 16)})
+    assert found.mismatched == {"blk.0.attn_q.weight": (8, 16)}
+    assert found.unused == ("blk.0.ffn_down_exps.weight",)
+    assert imatrix.coverage({"blk.0.attn_q.weight": np.ones(8)}, {"blk.0.attn_q.weight": (16, 8)}).is_complete
+
+
+def test_info_and_merge_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("typer")
+    from blockquant import gguf
+    from blockquant.cli.app import run
+
+    dense_and_experts().save(tmp_path / "m.gguf")
+    with gguf.create(tmp_path / "model.gguf", {"general.architecture": "llama"}) as out:
+        for name, shape in {"blk.0.attn_q.weight": (2, 8), "blk.0.attn_v.weight": (2, 8)}.items():
+            out.add_tensor(name, np.zeros(shape, np.float32))
+    line = ["imatrix-info", str(tmp_path / "m.gguf"), "--model", str(tmp_path / "model.gguf")]
+    assert run(line) == 0
+    shown = capsys.readouterr().out
+    assert "2 tensors, 2 chunks of 512 tokens" in shown
+    assert "blk.0.ffn_down_exps.weight: 1 of 4 experts saw no data" in shown
+    assert "nothing for blk.0.attn_v.weight" in shown
+    assert "not in the model: blk.0.ffn_down_exps.weight" in shown
+    assert run([*line, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["coverage"]["missing"] == ["blk.0.attn_v.weight"]
+    experts = next(e for e in report["entries"] if e["experts"] == 4)
+    assert (experts["counts"], experts["weights"], experts["experts_without_data"]) == ([0, 1023], 32, 1)
+    assert 0 < experts["entropy"] <= 1
+
+    assert run(["imatrix-info", str(REAL)]) == 0
+    assert "3 tensors, 365 chunks\n  from imatrix-training-full-3" in capsys.readouterr().out
+    write_legacy(tmp_path / "old.dat", [("blk.0.attn_q.weight", 2, np.ones(8)), ("blk.1.attn_q.weight", 2, np.ones(8))])
+    both = [str(tmp_path / "m.gguf"), str(tmp_path / "old.dat")]
+    assert run(["imatrix-merge", str(tmp_path / "all.dat"), *both, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tensors"] == 3
+    assert len(imatrix.load(tmp_path / "all.dat")) == 3
+    assert run(["imatrix-merge", str(tmp_path / "all.bin"), *both]) == 1
+    assert "name it .gguf or .dat" in capsys.readouterr().err
+    assert run(["imatrix-merge", str(tmp_path / "all.dat"), str(tmp_path / "m.gguf"), str(REAL)]) == 1
+    assert "importance matrices of different models: 'blk.0.attn_q.weight' has 8" in capsys.readouterr().err
+
+
+def llama_quantizes_with(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """What llama-quantize makes of a file, read here by other means than the package's."""
+    raw = path.read_bytes()
+    found = {}
+    if raw[:4] == b"GGUF":
+        tensors = {t.name: t.data for t in gguf_py.GGUFReader(path).tensors}
+        for name in [n.removesuffix(".counts") for n in tensors if n.endswith(".counts")]:
+            counts = tensors[f"{name}.counts"].reshape(-1, 1)
+            sums = tensors[f"{name}.in_sum2"].reshape(len(counts), -1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found[name] = np.where(counts > 0, sums / counts, np.float32(1)).astype(np.float32).reshape(-1)
+        return found
+    at = 4
+    for _ in range(struct.unpack_from("<i", raw)[0]):
+        length = struct.unpack_from("<i", raw, at)[0]
+        name = raw[at + 4 : at + 4 + length].decode()
+        calls, size = struct.unpack_from("<ii", raw, at + 4 + length)
+        at += 12 + length
+        found[name] = np.frombuffer(raw, "<f4", size, at) / np.float32(calls)
+        at += 4 * size
+    return found
+
+
+@pytest.mark.native_oracle
+@pytest.mark.parametrize("suffix", [".gguf", ".dat"])
+def test_quantizing_with_a_file_gives_llama_quantizes_bytes(suffix: str, tmp_path: Path) -> None:
+    import blockquant as bq
+    import native_oracle
+    import quantize_models as models
+
+    source = models.experts(tmp_path / "in.gguf", layers=2)
+    entries = {}
+    for i, (name, weights) in enumerate(models.weights_of(source).items()):
+        counts = np.full(max(1, weights.size // weights.shape[-1]), 600 + i, np.int64)
+        counts[1:2] = 0  # an expert without data
+        sums = weights * counts.reshape(-1, 1) if weights.ndim > 1 else weights * counts
+        if i % 5 != 4:  # and tensors without any
+            entries[name] = Entry(sums.astype(np.float32), counts)
+    file = tmp_path / f"m{suffix}"
+    Imatrix(entries, ["calib.txt"], 2).save(file)
+    theirs = llama_quantizes_with(file)
+    assert sorted(theirs) == sorted(entries)
+    added: dict[str, str | int] = {
+        "quantize.imatrix.file": str(file)[:127],
+        "quantize.imatrix.dataset": "calib.txt",
+        "quantize.imatrix.entries_count": len(theirs),
+        "quantize.imatrix.chunks_count": 2,
+    }
+    for recipe, number in (("Q4_K_M", 15), ("Q5_0", 8), ("IQ4_XS", 30), ("Q3_K_S", 11)):
+        native_oracle.quantize(source, tmp_path / "theirs", number, imatrix=theirs, metadata=added)
+        bq.quantize_file(source, tmp_path / "ours", recipe, imatrix=file)
+        assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes(), recipe
+
+
 def test_weights_for() -> None:
     m = dense_and_experts()
     assert imatrix.weights_for(m, "missing", (4, 8)) is None
@@ -215,6 +340,19 @@ def test_broken_legacy_files(tmp_path: Path, case: str) -> None:
     with pytest.raises(ValueError, match="is not an importance matrix") as caught:
         imatrix.load(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["too many entries", "long name", "more values than bytes", "dataset cut"])
+def test_claims_take_no_memory(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "m.dat"
+    path.write_bytes(BROKEN_LEGACY[case])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="is not an importance matrix"):
+            imatrix.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def broken_gguf(path: Path, **changes: Any) -> Path:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from blockquant._formats import formats
 from blockquant.errors import BlockquantError
-from blockquant.recipes.tensors import TOKEN_EMBEDDINGS
+from blockquant.recipes.tensors import TOKEN_EMBEDDINGS, why_kept
 
 if TYPE_CHECKING:
     from blockquant.recipes import Choice
@@ -211,6 +211,48 @@ def _shorten(text: str) -> str:
     return text.encode("utf-8", "surrogateescape")[:_TEXT_BYTES].decode("utf-8", "ignore")
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """How an importance matrix and the tensors of a model fit together."""
+
+    missing: tuple[str, ...]
+    """Tensors that recipes quantize, and that the matrix has nothing for. The token embedding never has any."""
+    partial: Mapping[str, tuple[int, int]]
+    """Tensors of experts of which some saw no data: (experts with data, experts). The others get equal weights."""
+    mismatched: Mapping[str, tuple[int, int]]
+    """Tensors with weights of another size: (weights that the matrix has, weights that the tensor needs)."""
+    unused: tuple[str, ...]
+    """Entries that no tensor of the model has the name of."""
+
+    @property
+    def is_complete(self) -> bool:
+        return not (self.missing or self.partial or self.mismatched)
+
+
+def coverage(matrix: Mapping[str, Any], tensors: Mapping[str, Any], architecture: str = "") -> Coverage:
+    """Compare a matrix with a model.
+
+    tensors: {name: shape}, shapes in numpy order; anything with `.shape` also serves (`GGUFFile.tensor_infos`).
+    architecture: `general.architecture`; it decides about few tensors whether recipes leave them alone.
+    """
+    missing, mismatched = [], {}
+    partial: dict[str, tuple[int, int]] = {}
+    for name, tensor in tensors.items():
+        shape = tuple(int(n) for n in getattr(tensor, "shape", tensor))
+        if name not in matrix:
+            if name not in TOKEN_EMBEDDINGS and not why_kept(name, shape, architecture):
+                missing.append(name)
+            continue
+        wanted = shape[-1] * (shape[-3] if len(shape) > 2 else 1)
+        size = int(np.size(matrix[name]))
+        if size != wanted and name not in TOKEN_EMBEDDINGS:
+            mismatched[name] = (size, wanted)
+        entry = matrix.entries[name] if isinstance(matrix, Imatrix) else None
+        if entry is not None and not entry.counts.all():
+            partial[name] = (int(np.count_nonzero(entry.counts)), entry.counts.size)
+    return Coverage(tuple(missing), partial, mismatched, tuple(name for name in matrix if name not in tensors))
+
+
 def load(path: str | os.PathLike[str]) -> Imatrix:
     """Read an importance matrix, in llama.cpp's GGUF format or the older .dat.
 
@@ -239,10 +281,8 @@ def merge(matrices: Iterable[Imatrix]) -> Imatrix:
     for matrix in given:
         for name, entry in (_in_tokens(matrix, chunk_size) if chunk_size else matrix).entries.items():
             entries[name] = _add(name, entries[name], entry) if name in entries else entry
-    if chunk_size:
-        chunks = max(int(e.counts.max()) for e in entries.values()) // chunk_size if entries else 0
-    else:
-        chunks = sum(m.chunk_count for m in given)
+    # As llama-imatrix counts them: by the tensor that saw most.
+    chunks = max((int(e.counts.max()) for e in entries.values()), default=0) // (chunk_size or 1)
     return Imatrix(entries, [d for m in given for d in m.datasets], chunks, chunk_size)
 
 

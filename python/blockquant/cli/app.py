@@ -30,6 +30,7 @@ COMMANDS = (
     "eval",
     "compare",
     "imatrix",
+    "imatrix_tools",
     "bench",
 )
 
