@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from blockquant import gguf
+from blockquant.gguf import TypedValue, ValueType
 from gguf_samples import NUMBER_ARRAYS, SCALARS, plan_of, stored_bytes, tensors
 
 gguf_py = pytest.importorskip("gguf")
@@ -163,3 +164,167 @@ def test_we_read_what_gguf_py_writes(tmp_path: Path, endian: str) -> None:
                 assert tensor.shape == (3, 256)
                 kind = gguf_py.GGMLQuantizationType[quantized]
                 assert tensor.data.tobytes() == gguf_py.quants.quantize(x, kind).tobytes()
+
+
+def _llama_copy(source: Path, target: Path) -> None:
+    """llama.cpp reads the file, tensors and all, and writes what it has read."""
+    lib = _llama_reader()
+    p = ctypes.c_void_p
+    for name, (restype, argtypes) in {
+        "gguf_init_empty": (p, ()),
+        "gguf_set_kv": (None, (p, p)),
+        "gguf_add_tensor": (None, (p, p)),
+        "gguf_write_to_file": (ctypes.c_bool, (p, ctypes.c_char_p, ctypes.c_bool)),
+        "ggml_get_tensor": (p, (p, ctypes.c_char_p)),
+        "ggml_free": (None, (p,)),
+    }.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = restype, argtypes
+    loaded = p()
+    given = lib.gguf_init_from_file(os.fsencode(source), _InitParams(False, ctypes.addressof(loaded)))
+    assert given
+    made = lib.gguf_init_empty()
+    try:
+        lib.gguf_set_kv(made, given)
+        for i in range(lib.gguf_get_n_tensors(given)):
+            lib.gguf_add_tensor(made, lib.ggml_get_tensor(loaded, lib.gguf_get_tensor_name(given, i)))
+        assert lib.gguf_write_to_file(made, os.fsencode(target), False)
+    finally:
+        lib.gguf_free(made)
+        lib.gguf_free(given)
+        lib.ggml_free(loaded)
+
+
+ODD_VALUES: dict[str, Any] = {
+    **{
+        f"empty.{kind.name}": TypedValue([], ValueType.ARRAY, kind) for kind in ValueType if kind is not ValueType.ARRAY
+    },
+    "bytes": b"\xff\xfe not UTF-8 \x80".decode("utf-8", "surrogateescape"),
+    "list of bytes": ["plain", b"\x80".decode("utf-8", "surrogateescape"), ""],
+    "nan": np.array([0x7FC00001, 0x7F800001, 0xFF800000], np.uint32).view(np.float32),
+    "f64 nan": np.float64("nan"),
+    "key with = : \u00e9": -0.0,
+    "x" * 300: True,
+}
+
+
+def test_llama_cpp_writes_the_same_file_again(tmp_path: Path) -> None:
+    """Every metadata value, its type and every tensor, byte for byte. (Text with a NUL it would cut.)"""
+    ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs é.gguf"
+    with gguf.create(ours, {"general.architecture": "llama", **SCALARS, **NUMBER_ARRAYS, **ODD_VALUES}) as w:
+        for name, tensor in tensors().items():
+            w.add_tensor(name, tensor)
+    _llama_copy(ours, theirs)
+    assert theirs.read_bytes() == ours.read_bytes()
+    assert gguf.diff(ours, theirs, values=False).identical
+
+
+def test_llama_cpp_takes_what_the_tools_make(tmp_path: Path) -> None:
+    ours, copy = tmp_path / "ours.gguf", tmp_path / "copy.gguf"
+    with gguf.create(ours, {"general.architecture": "llama", **SCALARS}) as w:
+        for name, tensor in tensors().items():
+            w.add_tensor(name, tensor)
+    gguf.edit(ours, set={"v.str": "x" * 1000, "v.u8": 1}, delete=["v.bool"], rename={"v.i8": "w.i8"})
+    files = [ours, *(shard.path for shard in gguf.split(ours, tmp_path / "s", max_tensors=9, metadata_only_first=True))]
+    files.append(gguf.merge(files[-1], tmp_path / "merged.gguf"))
+    for file in files:
+        _llama_copy(file, copy)
+        assert copy.read_bytes() == file.read_bytes()
+
+    # Its writer does not know of an alignment that comes with a copy; its reader does.
+    gguf.edit(files[-1], set={"general.alignment": 128})
+    lib = _llama_reader()
+    ctx = lib.gguf_init_from_file(os.fsencode(files[-1]), _InitParams(True, None))
+    assert ctx
+    content = files[-1].read_bytes()
+    for i, (name, tensor) in enumerate(tensors().items()):
+        assert lib.gguf_get_tensor_name(ctx, i).decode() == name
+        start = lib.gguf_get_data_offset(ctx) + lib.gguf_get_tensor_offset(ctx, i)
+        assert start % 128 == 0
+        assert content[start : start + lib.gguf_get_tensor_size(ctx, i)] == stored_bytes(tensor)
+    lib.gguf_free(ctx)
+
+
+def test_what_verify_warns_of_llama_cpp_refuses(tmp_path: Path) -> None:
+    lib = _llama_reader()
+
+    def refused(path: Path) -> bool:
+        ctx = lib.gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
+        if ctx:
+            lib.gguf_free(ctx)
+        return not ctx
+
+    path = tmp_path / "a.gguf"
+    one = np.ones(8, np.float32)
+    with gguf.create(path, {"general.architecture": "x"}) as w:
+        w.add_tensor("t" * 63, one)
+        w.add_tensor("second", one)
+    assert gguf.verify(path).warnings == []
+    assert not refused(path)
+    sound = path.read_bytes()
+    # A gap between the tensors, and a name of 64 bytes.
+    offset = sound.index(b"second") + len("second") + 4 + 8 + 4
+    path.write_bytes(sound[:offset] + (64).to_bytes(8, "little") + sound[offset + 8 :] + bytes(32))
+    (warning,) = gguf.verify(path).warnings
+    assert "not right after" in warning
+    assert refused(path)
+    name = sound.index(b"t" * 63) - 8
+    longer = (64).to_bytes(8, "little") + b"t" * 64 + sound[name + 71 : name + 71 + 24 + 14 + 24]
+    end = name + 71 + 24 + 14 + 24
+    padding = bytes(-(name + len(longer)) % 32)
+    with gguf.open(path) as f:
+        data = sound[f.data_offset :]
+    path.write_bytes(sound[:name] + longer + sound[end:end] + padding + data)
+    (warning,) = gguf.verify(path).warnings
+    assert "more than 63 bytes" in warning
+    assert refused(path)
+    with gguf.create(path, {"general.architecture": "x", "nested": [[1], [2]]}):
+        pass
+    (warning,) = gguf.verify(path).warnings
+    assert "array of arrays" in warning
+    assert refused(path)
+
+
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+def test_gguf_py_carries_every_value_and_type_over(tmp_path: Path, endian: str) -> None:
+    ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+    # gguf-py neither writes empty arrays nor reads text that is not UTF-8.
+    odd = {key: value for key, value in ODD_VALUES.items() if not key.startswith("empty") and "bytes" not in key}
+    metadata = {"general.architecture": "llama", **SCALARS, **NUMBER_ARRAYS, **odd, "strings": ["", "é"]}
+    with gguf.create(ours, metadata, endianness=endian.lower()) as w:  # type: ignore[arg-type]
+        w.add_tensor("t", np.arange(6, dtype=np.float32).reshape(2, 3))
+    reader = gguf_py.GGUFReader(ours)
+    writer = gguf_py.GGUFWriter(theirs, "llama", endianess=gguf_py.GGUFEndian[endian])
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture":
+            continue
+        is_array = field.types[0] == gguf_py.GGUFValueType.ARRAY
+        writer.add_key_value(key, field.contents(), field.types[0], field.types[-1] if is_array else None)
+    writer.add_tensor("t", np.asarray(reader.tensors[0].data, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    report = gguf.diff(ours, theirs)
+    # Through Python's floats a signalling NaN becomes a quiet one.
+    assert [d.key for d in report.metadata if d.key != "nan"] == []
+    assert [t.identical for t in report.tensors] == [True]
+    with gguf.open(theirs) as f:
+        assert f.endianness == endian.lower()
+        assert {key: f.metadata_info(key) for key in f.metadata if key != "nan"} == {
+            key: info for key, info in _infos(ours).items() if key != "nan"
+        }
+
+
+def _infos(path: Path) -> dict[str, gguf.ValueInfo]:
+    with gguf.open(path) as f:
+        return {key: f.metadata_info(key) for key in f.metadata}
+
+
+def test_gguf_py_reads_our_nested_arrays_of_one_kind(tmp_path: Path) -> None:
+    with gguf.create(tmp_path / "a.gguf", {"nested": [[1, 2], [3]], "after": 7}):
+        pass
+    reader = gguf_py.GGUFReader(tmp_path / "a.gguf")
+    # Its reader knows where they end; its `contents` flattens them.
+    assert reader.get_field("nested").types[:2] == [gguf_py.GGUFValueType.ARRAY] * 2
+    assert reader.get_field("after").contents() == 7
