@@ -19,6 +19,7 @@ from typing import Any
 import convert_families
 import convert_models
 import numpy as np
+import published_configs
 
 DATA = Path(__file__).parent / "data" / "convert"
 EXAMPLE = Path(__file__).parent.parent / "examples" / "tales-6m"
@@ -79,6 +80,59 @@ def record(llama_cpp: str, source: Path, name: str, dtype: str, pre_tokenizer: s
         (DATA / f"{name}.json").write_text(text + "\n", "utf-8")
 
 
+# The same for published models, of which only the plan is wanted: nothing is written, and no vocabulary is read.
+_PLAN = """
+import json, pathlib, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gguf-py"]
+sys.argv.pop(1)
+import conversion.base as base
+def vocabulary(self):
+    pass
+def pieces(self):
+    count = self.hparams["vocab_size"]
+    return [b""] * count, [0.0] * count, [1] * count
+base.TextModel._create_vocab_sentencepiece = pieces
+def plan(self):
+    type(self).set_vocab = vocabulary
+    self.prepare_tensors()
+    self.prepare_metadata(vocab_only=False)
+    writer = self.gguf_writer
+    keys = {k: [v.type.name, v.value] for group in writer.kv_data for k, v in group.items()}
+    tensors = {n: [i.dtype.name, list(i.shape)] for group in writer.tensors for n, i in group.items()}
+    pathlib.Path(self.fname_out).write_text(json.dumps({"metadata": keys, "tensors": tensors}))
+base.ModelBase.write = plan
+import convert_hf_to_gguf
+convert_hf_to_gguf.main()
+"""
+
+
+def layers_together(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors that layers have in common as one entry: name with "*" -> [dtype, shape, layers]."""
+    found: dict[str, Any] = {}
+    for name, (dtype, shape) in tensors.items():
+        parts = name.split(".")
+        layer = int(parts[1]) if parts[0] == "blk" else None
+        pattern = ".".join(["blk", "*", *parts[2:]]) if layer is not None else name
+        entry = found.setdefault(pattern, [dtype, list(shape), []])
+        assert entry[:2] == [dtype, list(shape)], name
+        entry[2] += [] if layer is None else [layer]
+    return {name: [dtype, shape, len(layers)] for name, (dtype, shape, layers) in found.items()}
+
+
+def record_published(llama_cpp: str) -> None:
+    for name in published_configs.CONFIGS:
+        with tempfile.TemporaryDirectory() as folder:
+            source = published_configs.write_hollow(Path(folder) / name, name, for_llama_cpp=True)
+            (source / "tokenizer.model").write_bytes(b"")  # which Gemma's converter looks for
+            out = Path(folder) / "plan.json"
+            command = [sys.executable, "-c", _PLAN, llama_cpp, str(source), "--outfile", str(out), "--outtype", "bf16"]
+            subprocess.run(command, check=True)
+            plan = json.loads(out.read_text())
+            plan["tensors"] = layers_together(plan["tensors"])
+            (DATA / "published").mkdir(exist_ok=True)
+            (DATA / "published" / f"{name}.json").write_text(json.dumps(plan, indent=1) + "\n", "utf-8")
+
+
 # The special tokens as llama.cpp's gguf-py collects them (the released gguf package may be older).
 _SPECIAL = """
 import json, sys
@@ -109,6 +163,7 @@ def main() -> None:
     llama_cpp = str(Path(sys.argv[1]).resolve())
     DATA.mkdir(parents=True, exist_ok=True)
     record_special_tokens(llama_cpp)
+    record_published(llama_cpp)
     record(llama_cpp, EXAMPLE, "tales-6m", "f16", "qwen2")
     with tempfile.TemporaryDirectory() as folder:
         for name, (make, dtype, pre_tokenizer) in convert_families.CASES.items():
