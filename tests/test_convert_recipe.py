@@ -30,17 +30,21 @@ def matrix_of(path: Path) -> Imatrix:
     entries = {}
     with gguf.open(path) as file:
         for name, info in file.tensor_infos.items():
-            if name.startswith("blk.") and len(info.shape) == 2 and "attn_k" not in name:
-                sums = (rng.standard_normal(info.shape[-1]) ** 2 + 1e-3).astype(np.float32)
-                entries[name] = Entry(sums, np.array([512], np.int64))
+            if name.startswith("blk.") and len(info.shape) > 1 and "attn_k" not in name:
+                shape = (info.shape[0], info.shape[-1]) if len(info.shape) > 2 else info.shape[-1:]
+                sums = (rng.standard_normal(shape) ** 2 + 1e-3).astype(np.float32)
+                entries[name] = Entry(sums, np.full(shape[:-1] or (1,), 512, np.int64))
     return Imatrix(entries, ["calib.txt"], 1)
 
 
-@pytest.mark.parametrize("name", ["llama3", "llama2", "mistral", "qwen3"])
+@pytest.mark.parametrize("name", convert_families.CASES)
 def test_one_pass_gives_the_bytes_of_two(name: str, tmp_path: Path) -> None:
     source = convert_families.CASES[name][0](tmp_path)
     for recipe in ("Q4_K_M", "Q8_0", "Q5_0"):
         both_ways(source, tmp_path, recipe)
+    matrix = matrix_of(tmp_path / "auto.gguf")
+    assert len(matrix) > 4
+    both_ways(source, tmp_path, "IQ4_NL", imatrix=matrix)
 
 
 def test_one_pass_with_options(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ def load_case(name: str) -> dict[str, Any]:
     shapes = {key: tuple(shape) for key, shape in case["tensors"].items()}
     for i in range(layers):
         shapes |= {f"blk.{i}.{key}": tuple(shape) for key, shape in case["layer_tensors"].items()}
+    for numbers_of_layers, tensors in case.get("some_layers", ()):
+        for i in numbers_of_layers.split(","):
+            shapes |= {f"blk.{i}.{key}": tuple(shape) for key, shape in tensors.items()}
     return case | {"shapes": shapes}
 
 
@@ -48,12 +51,19 @@ def expand(recipe: dict[str, str]) -> Iterator[tuple[str, str]]:
 def test_choices_of_llama_quantize(name: str) -> None:
     case = load_case(name)
     assert len(case["recipes"]) >= 30
+    options = case.get("options", {})
     for recipe, expected in case["recipes"].items():
+        if expected is None:
+            with pytest.raises(ValueError, match="has no fallback"):
+                recipes.explain(case["shapes"], recipe, case["metadata"], **options)
+            continue
         exceptions = dict(expand(expected))
-        chosen = recipes.explain(case["shapes"], recipe, case["metadata"], **case.get("options", {}))
+        chosen = recipes.explain(case["shapes"], recipe, case["metadata"], **options)
         quantized = {c.name: str(c.format) for c in chosen if c.quantized}
         assert quantized == {t: exceptions.get(t, expected["default"]) for t in quantized}, recipe
         assert exceptions.keys() <= quantized.keys()
+        if "kept" in case:
+            assert {c.name for c in chosen if not c.quantized} == {n for n, _ in expand({"F32": case["kept"]})}
 
 
 def test_every_file_type_has_one_recipe() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from blockquant.cli.inspect import printable
+from blockquant.cli.metadata import printable
 
 INFO_EPILOG = """Examples:
 

@@ -38,6 +38,9 @@ class Model:
         if not isinstance(architecture, str):
             raise BlockquantError("the metadata has no 'general.architecture': a recipe needs to know the architecture")
 
+        if architecture == "clip":  # llama.cpp looks at nothing else of an encoder
+            return cls(architecture, 0, 0, 0, 0)
+
         def number(key: str, default: int | None) -> int:
             value = metadata.get(f"{architecture}.{key}", default)
             if isinstance(value, (np.ndarray, list, tuple)):  # one number for each layer; the first one counts
@@ -48,7 +51,7 @@ class Model:
             return int(value)
 
         heads = number("attention.head_count", 0)
-        layers = number("block_count", 0 if architecture == "clip" else None)
+        layers = number("block_count", None)
         if architecture == "nanbeige":
             layers *= number("num_loops", 1)
         if architecture == "graniteswitch":  # one more that routes

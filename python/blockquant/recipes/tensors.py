@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 TOKEN_EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 OUTPUT = "output.weight"
@@ -86,6 +87,7 @@ _KEPT_PARTS_OF = {
 }
 
 
+@lru_cache(maxsize=1 << 14)
 def role_of(name: str) -> str:
     """The field of `Recipe` that speaks about this tensor, "output", or "other"."""
     if name == OUTPUT:
@@ -103,6 +105,7 @@ def dimensions(shape: tuple[int, ...]) -> int:
     return max(dims, 1)
 
 
+@lru_cache(maxsize=1 << 14)
 def why_kept(name: str, shape: tuple[int, ...], architecture: str) -> str:
     """Why a recipe may not change the type of this tensor, or "" when it may."""
     if dimensions(shape) < 2:
@@ -121,6 +124,7 @@ def is_quantized(name: str, shape: tuple[int, ...], architecture: str) -> bool:
     return not why_kept(name, shape, architecture)
 
 
+@lru_cache(maxsize=1 << 14)
 def file_order(name: str) -> tuple[int, str]:
     """Sort key of the order in which llama.cpp writes tensors: by layer, the others first, then by name."""
     match = re.match(r"blk\.(\d+)", name)
