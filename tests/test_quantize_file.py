@@ -286,7 +286,7 @@ def test_pieces_do_not_change_the_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     weights = models.weights_of(source)
     bq.quantize_file(source, tmp_path / "a.gguf", "Q4_K_M", imatrix=weights)
     # Pieces of 24 rows do not divide the experts' 32 and 256 rows.
-    monkeypatch.setattr("blockquant.quantizer._PIECE", 24 * 256)
+    monkeypatch.setattr("blockquant.quantizer.steps.PIECE", 24 * 256)
     bq.quantize_file(source, tmp_path / "b.gguf", "Q4_K_M", imatrix=weights, threads=2)
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 

@@ -1,0 +1,132 @@
+"""The files of the output while they are made: NAME.partial beside NAME, whole when it gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blockquant.gguf import GGUFError
+from blockquant.quantizer.journal import beside, remove_files
+from blockquant.quantizer.plan import OutputFile
+
+# What the system says when there is no room: disk, quota, limit on a file's size.
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+
+
+class Output:
+    """The partial files of a run. `create` or `reopen` them, `write`, then `commit` or `close`."""
+
+    def __init__(self, files: Sequence[OutputFile]) -> None:
+        self.files = files
+        self.partials = [beside(file.path, ".partial") for file in files]
+        self._fds: list[int] = []
+
+    def create(self) -> None:
+        """Make all files in their full size with their headers; OSError now if the disk has no room for them."""
+        remove_files(self.partials)
+        for file, partial in zip(self.files, self.partials, strict=True):
+            fd = os.open(partial, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+            self._fds.append(fd)
+            _reserve(fd, file.size, partial)
+            self.write(len(self._fds) - 1, 0, np.frombuffer(file.header, np.uint8))
+
+    def reopen(self) -> bool:
+        """Open the files of an earlier run; False unless all are there with their headers and sizes."""
+        for file, partial in zip(self.files, self.partials, strict=True):
+            try:
+                fd = os.open(partial, _FLAGS | getattr(os, "O_NOFOLLOW", 0))
+            except OSError:
+                return False
+            self._fds.append(fd)
+            if os.fstat(fd).st_size != file.size or os.read(fd, len(file.header)) != file.header:
+                return False
+        return True
+
+    def write(self, index: int, at: int, data: np.ndarray[Any, Any]) -> None:
+        """Write bytes, uint8 [n], at an offset of a file. One thread at a time."""
+        fd, view = self._fds[index], memoryview(data)  # type: ignore[arg-type]
+        os.lseek(fd, at, os.SEEK_SET)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def sync(self) -> None:
+        """Wait until the disk has what is written."""
+        for fd in self._fds:
+            (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
+
+    def commit(self) -> None:
+        """Give the files their names. Those that have theirs already are left alone, as after a kill."""
+        self.close()
+        for file, partial in zip(self.files, self.partials, strict=True):
+            if partial.exists():
+                os.replace(partial, file.path)
+        if hasattr(os, "O_DIRECTORY"):  # POSIX: make the names themselves durable
+            with contextlib.suppress(OSError):
+                directory = os.open(self.files[0].path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+
+    def is_complete(self) -> bool:
+        """Whether every file is there, under one of its names: what a kill during `commit` leaves."""
+        for file, partial in zip(self.files, self.partials, strict=True):
+            path = partial if partial.exists() else file.path
+            try:
+                with open(path, "rb") as stream:
+                    if os.fstat(stream.fileno()).st_size != file.size or stream.read(len(file.header)) != file.header:
+                        return False
+            except OSError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Close the files; does nothing the second time."""
+        while self._fds:
+            with contextlib.suppress(OSError):
+                os.close(self._fds.pop())
+
+    def remove(self) -> None:
+        """Close and remove the partial files."""
+        self.close()
+        remove_files(self.partials)
+
+
+_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def check_target(files: Sequence[OutputFile], sources: Sequence[Path], journal: Path) -> None:
+    """ValueError when an output is an input or not a regular file, OSError when its folder is missing."""
+    for file in files:
+        for path in (file.path, beside(file.path, ".partial"), journal):
+            if not path.exists():
+                continue
+            if any(os.path.samefile(path, source) for source in sources):
+                raise GGUFError(f"{path} is the input: quantize to another file")
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise GGUFError(f"{path} exists and is not a regular file")
+        if not file.path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such folder", str(file.path.parent))
+
+
+def _reserve(fd: int, size: int, path: Path) -> None:
+    """Give the file its size, with room on the disk for all of it where the system can promise that."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, size)
+            return
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    os.ftruncate(fd, size)
