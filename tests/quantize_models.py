@@ -172,6 +172,43 @@ def dense(
     return write(path, metadata, tensors)
 
 
+def qwen3(path: Path, layers: int = 4, embedding: int = 512, vocabulary: int = 2048, seed: int = 0) -> Path:
+    """A Qwen3 with heads of 128 as the real ones have, wider together than the embedding; random F16 weights."""
+    rng = np.random.default_rng(seed)
+    head, heads, kv_heads, wide = 128, embedding // 64, embedding // 128, 3 * embedding
+
+    def weight(*shape: int) -> np.ndarray[Any, Any]:
+        return (rng.standard_t(5, shape) * 0.03).astype(np.float16)
+
+    tensors = {"token_embd.weight": weight(vocabulary, embedding), "output_norm.weight": np.ones(embedding, np.float32)}
+    for i in range(layers):
+        tensors |= {
+            f"blk.{i}.attn_norm.weight": np.ones(embedding, np.float32),
+            f"blk.{i}.attn_q.weight": weight(heads * head, embedding),
+            f"blk.{i}.attn_k.weight": weight(kv_heads * head, embedding),
+            f"blk.{i}.attn_v.weight": weight(kv_heads * head, embedding),
+            f"blk.{i}.attn_q_norm.weight": np.ones(head, np.float32),
+            f"blk.{i}.attn_k_norm.weight": np.ones(head, np.float32),
+            f"blk.{i}.attn_output.weight": weight(embedding, heads * head),
+            f"blk.{i}.ffn_norm.weight": np.ones(embedding, np.float32),
+            f"blk.{i}.ffn_gate.weight": weight(wide, embedding),
+            f"blk.{i}.ffn_up.weight": weight(wide, embedding),
+            f"blk.{i}.ffn_down.weight": weight(embedding, wide),
+        }
+    metadata = hyper_parameters(
+        "qwen3",
+        block_count=layers,
+        embedding_length=embedding,
+        feed_forward_length=wide,
+        attention__head_count=heads,
+        attention__head_count_kv=kv_heads,
+        attention__key_length=head,
+        attention__value_length=head,
+        vocab_size=vocabulary,
+    )
+    return write(path, metadata, tensors)
+
+
 def experts(path: Path, layers: int = 2, count: int = 4, seed: int = 0) -> Path:
     """A qwen3moe of `count` experts, random BF16 weights."""
     rng = np.random.default_rng(seed)

@@ -132,6 +132,32 @@ def test_whole_file_of_the_bundled_model(recipe: str, tales: Path, tmp_path: Pat
     assert_same_file(tmp_path / "ours", tmp_path / "theirs")
 
 
+@pytest.fixture(scope="module")
+def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.qwen3(tmp_path_factory.mktemp("qwen3") / "f16.gguf")
+
+
+@pytest.mark.native_oracle
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "imatrix"])
+@pytest.mark.parametrize("recipe", [name for name in recipes.names() if name != "NVFP4"])
+def test_whole_file_of_a_qwen3(recipe: str, weighted: bool, qwen3: Path, tmp_path: Path) -> None:
+    import native_oracle
+
+    weights = models.weights_of(qwen3) if weighted else None
+    # Only the oracle's command line adds this, not its function.
+    added: dict[str, str | int] = {"quantize.imatrix.entries_count": len(weights)} if weights else {}
+    kind = recipes.get(recipe).file_type
+    if bq.quantize_file(qwen3, None, recipe, imatrix=weights, dry_run=True).needs_imatrix:
+        with pytest.raises(RuntimeError, match="imatrix"):
+            native_oracle.quantize(qwen3, tmp_path / "theirs", kind, imatrix=weights, metadata=added)
+        with pytest.raises(ValueError, match="importance matrix"):
+            bq.quantize_file(qwen3, tmp_path / "ours", recipe, imatrix=weights)
+        return
+    native_oracle.quantize(qwen3, tmp_path / "theirs", kind, imatrix=weights, metadata=added)
+    bq.quantize_file(qwen3, tmp_path / "ours", recipe, imatrix=weights)
+    assert_same_file(tmp_path / "ours", tmp_path / "theirs")
+
+
 @pytest.mark.native_oracle
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
 def test_whole_file_from_other_floats(dtype: str, tmp_path: Path) -> None:
