@@ -181,6 +181,10 @@ def test_a_language_model_of_a_kind_that_is_not_known(tmp_path: Path) -> None:
             lambda p: p.write_bytes(convert_models.safetensors_bytes({"a": ("U64", np.array([2**64 - 1], np.uint64))})),
             "tensor 'a': 18446744073709551615 does not fit",
         ),
+        (
+            lambda p: p.write_bytes(convert_models.safetensors_bytes({"\ud800": TENSORS["ids"]})),
+            "is not Unicode text",
+        ),
         (lambda p: p.mkdir(), "no .safetensors file in it"),
         (lambda p: None, "No such file"),
     ],
@@ -190,6 +194,21 @@ def test_faults(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, OSError), match=message):
         bq.convert(tmp_path / "m.safetensors", tmp_path / "out.gguf", "Q4_0", architecture="x")
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_the_input_is_not_replaced(source: Path) -> None:
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match="is the input"):
+        bq.convert(source, source, "Q8_0")
+    assert source.read_bytes() == before
+
+
+def test_empty_tensors(tmp_path: Path) -> None:
+    tensors = {"a.weight": ("F32", np.zeros((0, 256), np.float32)), "b": ("F16", np.zeros((4, 0), np.float16))}
+    (tmp_path / "m.safetensors").write_bytes(convert_models.safetensors_bytes(tensors))
+    bq.convert(tmp_path / "m.safetensors", tmp_path / "out.gguf", "Q4_0")
+    with gguf.open(tmp_path / "out.gguf") as file:
+        assert {n: i.shape for n, i in file.tensor_infos.items()} == {"a.weight": (0, 256), "b": (4, 0)}
 
 
 def test_short_names_do_not_collide(tmp_path: Path) -> None:

@@ -256,6 +256,9 @@ def random_model(rng: random.Random) -> tuple[dict[str, Any], Shapes]:
     return metadata, shapes
 
 
+LEAVE_OUTPUT = r"^output\.weight$"
+
+
 def random_options(rng: random.Random) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if rng.random() < 0.4:
@@ -271,6 +274,8 @@ def random_options(rng: random.Random) -> dict[str, Any]:
         options["overrides"] = {
             rng.choice(patterns): rng.choice(["Q8_0", "Q6_K", "F16", "IQ4_NL"]) for _ in range(rng.randint(1, 3))
         }
+    if rng.random() < 0.1:
+        options["overrides"] = {LEAVE_OUTPUT: "keep"} | options.get("overrides", {})
     return options
 
 
@@ -288,7 +293,7 @@ def test_every_choice_fits_its_row(seed: int, recipe: str) -> None:
     assert {c.name for c in chosen} == set(shapes)
     for c in chosen:
         assert shapes[c.name][-1] % bq.formats[c.format].block_size == 0
-        assert c.quantized or c.format == "F32"
+        assert c.quantized or (c.format == "F32" and c.reason)
     # The order in which the caller names the tensors does not matter.
     names = list(shapes)
     rng.shuffle(names)
@@ -314,7 +319,9 @@ def test_random_models_against_llama_quantize(seed: int, tmp_path: Path) -> None
         for key in ("output_tensor_type", "token_embedding_type"):
             if key in given:
                 given[key] = bq.formats[given[key]].ggml_type
-        given["overrides"] = [(p, bq.formats[f].ggml_type) for p, f in given.get("overrides", {}).items()]
+        overrides = dict(given.get("overrides", {}))
+        given["quantize_output_tensor"] = overrides.pop(LEAVE_OUTPUT, None) is None
+        given["overrides"] = [(p, bq.formats[f].ggml_type) for p, f in overrides.items()]
         try:
             plan = recipes.plan(shapes, recipe.name, metadata, **options)
         except ValueError as error:

@@ -221,6 +221,15 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["recipes", "--toml"]) == 2
 
 
+def test_tensor_types_on_the_command_line() -> None:
+    pytest.importorskip("typer")
+    from blockquant.cli.options import overrides_of
+
+    assert overrides_of([r"a=b\s=Q8_0"]) == [(r"a=b\s", "Q8_0")]
+    got = plan('base = "Q4_0"', overrides=overrides_of([r"BLK\.3\.ATTN_V\.\S+=q6_k", "attn_v=F16"]))
+    assert (got["blk.3.attn_v.weight"], got["blk.4.attn_v.weight"]) == ("Q6_K", "F16")
+
+
 # --- models that llama.cpp does not know ---
 
 UNET: dict[str, tuple[int, ...]] = {

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import blockquant as bq
+from blockquant.cli.metadata import printable
 from blockquant.cli.options import overrides_of
 from blockquant.cli.progress import bar
 
@@ -86,7 +87,7 @@ def convert(
         f"parameters, {done.nbytes / 1e6:,.1f} MB ({bits:.2f} bits each), {seconds:.1f} s"
     )
     for line in notes(done):
-        print(line)
+        print(printable(line))
 
 
 def _as_dict(done: Any, seconds: float) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import typer
 
 
 def overrides_of(given: Iterable[str]) -> list[tuple[str, str]]:
-    """(regular expression, format) of each REGEX=FORMAT of --tensor-type."""
+    """(regular expression, format) of each REGEX=FORMAT of --tensor-type.
+
+    llama-quantize lowers the case of these; here capitals match small letters, so that classes such as \\S stay.
+    """
     pairs = []
     for text in given:
         # The format comes after the last '=': a regular expression may have one too.
@@ -17,5 +20,5 @@ def overrides_of(given: Iterable[str]) -> list[tuple[str, str]]:
             raise typer.BadParameter(
                 f"{text!r} is not REGEX=FORMAT, such as 'ffn_down=Q6_K'", param_hint="--tensor-type"
             )
-        pairs.append((pattern, format))
+        pairs.append((f"(?i:{pattern})" if pattern != pattern.lower() else pattern, format))
     return pairs

@@ -30,7 +30,7 @@ from blockquant.converter.writing import (
     Progress,
     RecipeOptions,
     apply_recipe,
-    check_directory,
+    check_output,
     take_recipe,
     write,
 )
@@ -81,6 +81,8 @@ class _Kept:
         if not isinstance(data, np.ndarray):  # a QuantizedTensor
             yield data, dtype
             return
+        if data.size == 0:
+            return
         rows = data.reshape(-1, self.shape[-1]) if len(self.shape) > 1 else data.reshape(self.shape)
         step = max(1, _PIECE_ELEMENTS // max(1, self.shape[-1]))
         for start in range(0, len(rows), step):
@@ -116,7 +118,9 @@ def convert_generic(
 ) -> Conversion:
     """Write weights of any kind; `convert` describes the arguments."""
     metadata = {"general.architecture": architecture or "unknown", "general.name": source.resolve().stem}
-    return write_tensors(open_weights(source), out, metadata, dtype, options, threads, progress)
+    tensors = open_weights(source)
+    check_output(out, {tensor.file.path for tensor in tensors.values()})
+    return write_tensors(tensors, out, metadata, dtype, options, threads, progress)
 
 
 def write_tensors(
@@ -150,7 +154,7 @@ def write_tensors(
     plan = Plan(keys, kept, formats)
     if recipe is not None:
         plan = apply_recipe(plan, recipe, options)
-    check_directory(out)
+    check_output(out)
     nbytes = write(out, plan, None, threads, progress)
     return Conversion(
         out,
@@ -204,7 +208,10 @@ def _fit(tensors: Mapping[str, Held]) -> tuple[list[_Kept], dict[str, str], dict
 
 
 def _short(name: str) -> str:
-    raw = name.encode("utf-8", "surrogateescape")
+    try:
+        raw = name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BlockquantError(f"tensor name {name!a} is not Unicode text: rename it") from None
     if len(raw) <= _NAME_BYTES:
         return name
     digest = hashlib.sha256(raw).hexdigest()[:8]

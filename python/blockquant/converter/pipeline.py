@@ -29,7 +29,7 @@ from blockquant.converter.writing import (
     Progress,
     RecipeOptions,
     apply_recipe,
-    check_directory,
+    check_output,
     take_recipe,
     write,
 )
@@ -121,7 +121,7 @@ def convert_checkpoint(
         options.refuse_without_recipe(dtype)
     else:
         whole = apply_recipe(whole, recipe, options)
-    check_directory(out)
+    check_output(out)
     nbytes = write(out, whole, base, threads, progress)
     name = recipe.name if recipe else base
     return Conversion(out, family.arch, name, len(plan), whole.parameters, nbytes, whole.choices, whole.unweighted)

@@ -172,10 +172,12 @@ def _once(choice: Choice, stored: str) -> Choice:
     return replace(choice, format=stored, quantized=False, needs_imatrix=False, reason="it is quantized already")
 
 
-def check_directory(out: Path) -> None:
-    """ValueError when the file cannot appear where it should."""
+def check_output(out: Path, sources: Iterable[Path] = ()) -> None:
+    """ValueError when the file cannot appear where it should, or would replace what it is made of."""
     if not out.resolve().parent.is_dir():
         raise BlockquantError(f"{out}: the directory {out.resolve().parent} does not exist; make it first")
+    if out.exists() and any(os.path.samefile(path, out) for path in sources):
+        raise BlockquantError(f"{out} is the input: write to another file")
 
 
 def write(out: Path, plan: Plan, base: str | None, threads: int | None, progress: Progress | None) -> int:

@@ -179,6 +179,8 @@ class _Planner:
         """The format before fallbacks, and whether it must not have one."""
         role = role_of(name)
         override = self._override(name)
+        if override == KEEP:  # output.weight=keep is llama-quantize's --leave-output-tensor
+            return KEEP, False
         # The per-layer table of embeddings follows token_embedding_type unless an override names it.
         if role == "token_embd" and self.embedding_type and not (override and name != TOKEN_EMBEDDINGS[0]):
             return self.embedding_type, True
@@ -186,7 +188,7 @@ class _Planner:
             return self.output_type, True
         base = self.recipe.base
         # A float recipe of llama.cpp has nothing to weigh, and llama-quantize no overrides for it.
-        if formats[base].is_float and not self.recipe.source and override != KEEP:
+        if formats[base].is_float and not self.recipe.source:
             return base, False
         if override:
             return override, False

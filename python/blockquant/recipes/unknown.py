@@ -18,10 +18,12 @@ MIN_ELEMENTS = 1024
 KEPT_NAMES = re.compile(
     r"(?:^|[._])(?:"
     r"\w*norm\d*|ln\d*|ln_\w+|"  # normalization
-    r"pos_?embed\w*|position_?embed\w*|\w*positional_embedding|rel_pos\w*|class_embedding|cls_token|"  # positions
-    r"time_?emb\w*|timestep_?emb\w*|time_?text_?embed|t_embedder|time_in|guidance_in|guidance_emb\w*|vector_in|"  # time
-    r"add_embedding|label_emb|y_embedder|"  # labels
-    r"patch_?embed\w*|x_embedder|img_in|txt_in|context_embedder|input_blocks\.0|conv_in|"  # the way in
+    r"pos_?embed\w*|position_?embed\w*|embed_positions|\w*positional_embedding|rel_pos\w*|"  # positions
+    r"class_embedding|cls_token|add_embedding|label_emb|y_embedder|"  # labels
+    r"time_?emb\w*|timestep_?emb\w*|time_?text_?embed|t_embedder|time_in|time_projection|vector_in|"  # time
+    r"guidance_in|guidance_emb\w*|modulation|scale_shift_table|adaln_single|"  # what steers every layer
+    r"patch_?embed\w*|patchify_proj|x_embedder|img_in|txt_in|context_embedder|cap_embedder|caption_projection|"
+    r"input_blocks\.0|conv_in|"  # the way in
     r"final_layer|proj_out|conv_out|head\.head|"  # the way out
     r"codebook|codebooks|router"
     r")(?=[._]|$)"
