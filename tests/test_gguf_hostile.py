@@ -187,6 +187,24 @@ def test_types_that_are_no_formats(tmp_path: Path, ggml_type: int, says: str) ->
         gguf.open(path)
 
 
+@pytest.mark.parametrize("dims", [(0, 2**60), (2**60, 0), (256, 0, 2**52), (0, 2**31, 2**31), (0, 1, 2**63 - 1), (0,)])
+@pytest.mark.parametrize("format", ["F32", "F16", "BF16", "F64", "Q4_0", "Q4_K", "Q1_0"])
+def test_zeros_hide_no_shape_that_arrays_cannot_have(tmp_path: Path, dims: tuple[int, ...], format: str) -> None:
+    path = tmp_path / "empty.gguf"
+    ggml_type = gguf._types.LAYOUTS[format].ggml_type
+    tensor = struct.pack("<Q", 1) + b"t" + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, ggml_type, 0)
+    path.write_bytes(_header(1, 0) + tensor + bytes(64))
+    if dims != (0,):
+        with pytest.raises(GGUFError, match=r"tensor 't' has (more elements|rows|more bytes)"):
+            gguf.open(path)
+        return
+    with gguf.open(path) as f:
+        tensor_read = f.tensors["t"]
+        assert np.asarray(tensor_read, np.float64).shape == (0,)
+    assert gguf.verify(path).ok
+    assert gguf.diff(path, path).identical
+
+
 def test_types_of_split_keys_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "a-00001-of-00002.gguf"
     with gguf.create(path, {"split.count": "many"}):

@@ -111,6 +111,10 @@ Tensor read_tensor(Cursor& cursor) {
         if (!multiply(elements, std::max<uint64_t>(tensor.dims[i], 1), elements))
             cursor.fail(label() + " has more elements than 64 bits can count");
     }
+    // Even an empty tensor has a shape, and arrays of doubles of that shape must be possible.
+    uint64_t as_doubles = 0;
+    if (!multiply(elements, 8, as_doubles))
+        cursor.fail(label() + " has more elements than an address space of 64 bits can hold");
     const uint32_t id = cursor.u32("a tensor type");
     const std::optional<TensorType> type = find_tensor_type(id);
     if (!type) {

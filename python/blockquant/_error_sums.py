@@ -17,10 +17,10 @@ class ErrorSums:
 
     def add(self, reference: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> None:
         """Take in two numeric arrays of one shape."""
-        a, b = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-        if not a.size:
+        if not reference.size:
             return
         with np.errstate(invalid="ignore", over="ignore"):
+            a, b = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
             difference = np.abs(a - b)
             self._noise += float(np.vdot(difference, difference))
             self._signal += float(np.vdot(a, a))
