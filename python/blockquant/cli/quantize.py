@@ -40,7 +40,7 @@ def quantize(
         Path, typer.Argument(metavar="IN.gguf", help="F32, F16 or BF16 file, or the first shard of one.")
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT.gguf", help="The file to write; unused in a dry run.")],
-    recipe: Annotated[str, typer.Argument(help="A llama.cpp file type, such as Q4_K_M, Q8_0, Q2_K.")],
+    recipe: Annotated[str, typer.Argument(help="A llama.cpp file type, such as Q4_K_M, Q8_0, Q2_K, or a .toml file.")],
     imatrix: Annotated[Path | None, typer.Option(help="Importance matrix, .gguf or .dat.")] = None,
     tensor_type: Annotated[
         list[str] | None,
@@ -109,7 +109,9 @@ def quantize(
         for tensor in report.tensors:
             shape = " x ".join(map(str, tensor.shape))
             sizes = f"{size_text(tensor.source_bytes):>9} -> {size_text(tensor.nbytes):>9}"
-            mark = f"  (instead of {tensor.wanted})" if tensor.is_fallback else ""
+            mark = f"  (instead of {tensor.wanted}: {tensor.reason})" if tensor.is_fallback else ""
+            if tensor.reason and not tensor.is_fallback:
+                mark = f"  ({tensor.reason})"
             print(f"{tensor.name:40} {shape:>20}  {sizes}  {tensor.source_format:>4} -> {tensor.format}{mark}")
     print(report)
     if dry_run and report.requantized and not allow_requantize:

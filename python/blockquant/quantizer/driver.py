@@ -12,6 +12,7 @@ from typing import Any
 
 from blockquant import gguf, recipes
 from blockquant.errors import BlockquantError
+from blockquant.imatrix import take
 from blockquant.quantizer import pipeline, steps
 from blockquant.quantizer.journal import Journal, Source, identity, journal_path, remove_files
 from blockquant.quantizer.output import FULL, Output, check_target
@@ -22,8 +23,8 @@ from blockquant.quantizer.plan import (
     output_files,
     output_metadata,
     requantized,
-    take_imatrix,
     tensor_reports,
+    unweighted,
 )
 from blockquant.quantizer.report import QuantizationReport, size_text
 from blockquant.recipes.planner import Overrides
@@ -34,7 +35,7 @@ Progress = Callable[[str, int, int], None]
 def quantize_file(
     source: PathLike,
     target: PathLike | None,
-    recipe: str,
+    recipe: str | os.PathLike[str] | recipes.Recipe,
     imatrix: PathLike | Mapping[str, Any] | None = None,
     overrides: Overrides | None = None,
     pure: bool = False,
@@ -55,7 +56,8 @@ def quantize_file(
     source: an F32, F16 or BF16 file, or the first shard of one.
     target: appears when it is whole; until then the data is in `TARGET.partial`, and `TARGET.journal` says how far it
         is. May be None in a dry run.
-    recipe, overrides, pure, output_tensor_type, token_embedding_type: see `recipes.plan`.
+    recipe: a llama.cpp file type, a .toml file, or a `Recipe`.
+    overrides, pure, output_tensor_type, token_embedding_type: see `recipes.plan`.
     imatrix: a file, an `Imatrix`, or {tensor name: float [K] or [E, K]}.
     threads: default `get_num_threads()`; the bytes do not depend on it.
     progress: called as progress(tensor name, source bytes done, source bytes in all).
@@ -82,7 +84,7 @@ def quantize_file(
     if keep_split and max_shard_size is not None:
         raise BlockquantError("keep_split keeps the input's shards: leave out max_shard_size, or keep_split")
     with gguf.open(origin) as file:
-        matrix = take_imatrix(imatrix)
+        matrix = take(imatrix)
         choices = recipes.explain(
             file.tensor_infos,
             chosen,
@@ -95,7 +97,7 @@ def quantize_file(
             file_order(file, keep_split),
         )
         reports = tensor_reports(file, choices)
-        twice = requantized(file, choices)
+        twice, plain = requantized(file, choices), unweighted(choices, matrix)
         metadata = output_metadata(file, chosen.file_type, matrix)
         place = Path(target) if target is not None else origin.with_name("out.gguf")
         files = output_files(place, metadata, file, reports, keep_split, max_shard_size)
@@ -103,7 +105,7 @@ def quantize_file(
         paths = tuple(f.name for f in files) if target is not None else ()
         if dry_run or target is None:
             missing = tuple(c.name for c in choices if c.needs_imatrix and c.name not in (matrix or ()))
-            return QuantizationReport(origin, None, chosen.name, reports, missing, 0.0, file_bytes, paths, twice)
+            return QuantizationReport(origin, None, chosen.name, reports, missing, 0.0, file_bytes, paths, twice, plain)
         check_target(files, file.paths, journal_path(place))
         weights = check(file, choices, chosen.name, matrix, allow_requantize)
         started = time.perf_counter()
@@ -135,7 +137,18 @@ def quantize_file(
             raise
     seconds = time.perf_counter() - started
     return QuantizationReport(
-        origin, place, chosen.name, reports, (), seconds, file_bytes, paths, twice, counter.skipped, counter.whole
+        origin,
+        place,
+        chosen.name,
+        reports,
+        (),
+        seconds,
+        file_bytes,
+        paths,
+        twice,
+        plain,
+        counter.skipped,
+        counter.whole,
     )
 
 

@@ -16,17 +16,14 @@ from blockquant._formats import formats
 from blockquant.errors import BlockquantError
 from blockquant.gguf import _shards as shards
 from blockquant.gguf._header import Entry, HeaderPlan
-from blockquant.imatrix import Imatrix, weights_for
-from blockquant.imatrix import load as load_imatrix
+from blockquant.imatrix import quantization_metadata, weights_of
 from blockquant.quantizer.report import TensorReport
-from blockquant.recipes.tensors import TOKEN_EMBEDDINGS
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Weights: TypeAlias = "np.ndarray[Any, Any]"
 
 FLOATS = ("F32", "F16", "BF16")
 _QUANTIZATION_VERSION = 2  # of ggml's block formats
-_TEXT_BYTES = 127  # llama.cpp keeps no more of the imatrix's file name
 
 
 @dataclass(frozen=True)
@@ -40,19 +37,6 @@ class OutputFile:
     size: int
 
 
-def take_imatrix(given: PathLike | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The importance matrix as a mapping; ValueError for weights that cannot be."""
-    if given is None:
-        return None
-    if isinstance(given, str | os.PathLike):
-        return load_imatrix(given)
-    for name, values in given.items():
-        array = np.asarray(values)
-        if array.dtype.kind != "f" or not np.isfinite(array).all() or (array < 0).any():
-            raise BlockquantError(f"imatrix: the weights of {name!r} must be floats, finite and not negative")
-    return given or None
-
-
 def tensor_reports(file: gguf.GGUFFile, choices: Sequence[recipes.Choice]) -> tuple[TensorReport, ...]:
     """What becomes of each tensor, in the order of the output."""
     reports = []
@@ -61,7 +45,7 @@ def tensor_reports(file: gguf.GGUFFile, choices: Sequence[recipes.Choice]) -> tu
         nbytes = info.nbytes
         if c.format != info.format:
             nbytes = formats[c.format].row_bytes(c.shape[-1]) * prod(c.shape[:-1])
-        reports.append(TensorReport(c.name, c.shape, info.format, c.format, c.wanted, info.nbytes, nbytes))
+        reports.append(TensorReport(c.name, c.shape, info.format, c.format, c.wanted, info.nbytes, nbytes, c.reason))
     return tuple(reports)
 
 
@@ -90,11 +74,9 @@ def check(
             f"{recipe} needs {', '.join(unready)}, which this version cannot encode yet; "
             f"recipes that it can: {', '.join(ready)}"
         )
-    weights: dict[str, Weights] = {}
-    for c in choices:
+    changed = [c for c in choices if str(file.tensor_infos[c.name].format) != c.format]
+    for c in changed:
         origin = str(file.tensor_infos[c.name].format)
-        if origin == c.format:
-            continue
         if origin not in formats:
             raise BlockquantError(f"tensor {c.name!r} is {origin}, and only floats can become {c.format}")
         if origin not in FLOATS:
@@ -104,55 +86,26 @@ def check(
                     "or allow requantizing, which loses quality twice"
                 )
             formats[origin].require_implemented()
-        if c.format in FLOATS:
-            continue
-        found = None
-        if matrix is not None:
-            try:
-                found = weights_for(matrix, c.name, c.shape)
-            except ValueError:
-                # The embedding is looked up, not multiplied: what a matrix has for it is the output's.
-                if c.name not in TOKEN_EMBEDDINGS:
-                    raise
-        if found is not None:
-            if not np.isfinite(found).all() or (found < 0).any():
-                raise BlockquantError(f"the importance matrix's weights of {c.name!r} are not finite and positive")
-            weights[c.name] = np.ascontiguousarray(found, np.float32)
-        elif c.needs_imatrix or formats[c.format].needs_imatrix:
-            raise BlockquantError(
-                f"{recipe} makes {c.name!r} {c.format}, which is useless without an importance matrix: "
-                + (
-                    "the one given has nothing for this tensor"
-                    if matrix
-                    else "pass imatrix=, a file that llama-imatrix made of this model"
-                )
-            )
-    return weights
+    weights, _ = weights_of(matrix, changed, recipe)
+    return {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
 
 
-def output_metadata(
-    file: gguf.GGUFFile, file_type: int, matrix: Mapping[str, Any] | None
-) -> dict[str, gguf.TypedValue]:
+def unweighted(choices: Sequence[recipes.Choice], matrix: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Tensors that are encoded without weights although there is an importance matrix."""
+    if not matrix:
+        return ()
+    return tuple(c.name for c in choices if c.quantized and not formats[c.format].is_float and c.name not in matrix)
+
+
+def output_metadata(file: gguf.GGUFFile, file_type: int, matrix: Mapping[str, Any] | None) -> dict[str, Any]:
     """The input's metadata with what llama-quantize adds, in its order: the new ones at the end."""
-    number, text = gguf.ValueType.UINT32, gguf.ValueType.STRING
-    added = {
-        "general.quantization_version": gguf.TypedValue(_QUANTIZATION_VERSION, number),
-        "general.file_type": gguf.TypedValue(file_type, number),
+    added: dict[str, Any] = {
+        "general.quantization_version": np.uint32(_QUANTIZATION_VERSION),
+        "general.file_type": np.uint32(file_type),
+        **quantization_metadata(matrix),
     }
-    if matrix:
-        if isinstance(matrix, Imatrix) and matrix.path is not None:
-            added["quantize.imatrix.file"] = gguf.TypedValue(_shorten(str(matrix.path)), text)
-        if isinstance(matrix, Imatrix) and matrix.datasets:
-            added["quantize.imatrix.dataset"] = gguf.TypedValue(_shorten(matrix.datasets[0]), text)
-        added["quantize.imatrix.entries_count"] = gguf.TypedValue(len(matrix), number)
-        if isinstance(matrix, Imatrix) and matrix.chunk_count > 0:
-            added["quantize.imatrix.chunks_count"] = gguf.TypedValue(matrix.chunk_count, number)
     kept = {k: v for k, v in file.typed_metadata().items() if k not in added and not k.startswith("split.")}
     return kept | added
-
-
-def _shorten(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape")[:_TEXT_BYTES].decode("utf-8", "ignore")
 
 
 def output_files(

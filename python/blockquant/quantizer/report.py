@@ -21,6 +21,7 @@ class TensorReport:
     wanted: str
     source_bytes: int
     nbytes: int
+    reason: str = ""  # why it stays, or why it has another format than the one wanted
 
     @property
     def is_fallback(self) -> bool:
@@ -40,6 +41,7 @@ class QuantizationReport:
     file_bytes: int  # of all files of the target, headers included; in a dry run, what they would have
     paths: tuple[Path, ...] = ()  # the target's files: itself, or its shards
     requantized: tuple[str, ...] = ()  # tensors that are decoded from a quantized format
+    unweighted: tuple[str, ...] = ()  # tensors that are encoded without weights although there is a matrix
     resumed_bytes: int = 0  # of the source, done by an earlier run that was interrupted
     resumed_tensors: int = 0  # wholly done by it
 
@@ -96,6 +98,7 @@ class QuantizationReport:
             "resumed_tensors": self.resumed_tensors,
             "needs_imatrix": list(self.needs_imatrix),
             "requantized": list(self.requantized),
+            "unweighted": list(self.unweighted),
             "tensors": [
                 {
                     "name": t.name,
@@ -103,6 +106,8 @@ class QuantizationReport:
                     "source_format": str(t.source_format),
                     "format": str(t.format),
                     "wanted": str(t.wanted),
+                    "reason": t.reason,
+                    "source_bytes": t.source_bytes,
                     "bytes": t.nbytes,
                 }
                 for t in self.tensors
@@ -123,6 +128,9 @@ class QuantizationReport:
         if self.resumed_tensors or self.resumed_bytes:
             done = f"{size_text(self.resumed_bytes)} of the source"
             lines.append(f"resumed: an earlier run had done {self.resumed_tensors} tensors, {done}")
+        if self.unweighted:
+            shown = ", ".join(self.unweighted[:3]) + (" ..." if len(self.unweighted) > 3 else "")
+            lines.append(f"without weights in the importance matrix: {shown}")
         if self.requantized:
             lines.append(
                 f"{len(self.requantized)} tensors are already quantized: encoding them again loses quality twice"
