@@ -297,3 +297,26 @@ def test_command_plans_requantizing(small: Path, tmp_path: Path, capsys: pytest.
     assert report["target"] is None
     assert len(report["requantized"]) == 23
     assert report["bits_per_weight"] < report["source_bits_per_weight"]
+
+
+def test_the_progress_bar_is_one_line(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    import io
+    import re
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    for name, value in (("COLUMNS", "80"), ("TERM", "xterm"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert command(small, tmp_path / "out.gguf", "Q8_0") == 0
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "\n")
+    lines = [line for line in drawn.split("\n") if line.strip()]
+    assert lines
+    for line in lines:
+        assert len(line) <= 80
+        assert line.startswith("Q8_0 ━")
+    assert re.search(r"2\.3/2\.3 MB +[0-9.?]+( [kMG]B/s)? +(0:00:00|-:--:--) +\S+", lines[-1]), lines[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 Progress = Callable[[str, int, int], None]
 
@@ -29,21 +30,37 @@ def bar(description: str = "", *, unit: str = "bytes") -> Iterator[Progress]:
         TransferSpeedColumn,
     )
     from rich.progress import Progress as Bar
+    from rich.table import Column
+    from rich.text import Text
 
+    class Shrinking(ProgressColumn):
+        """Text that gives way on a narrow terminal, so that everything stays on one line."""
+
+        def __init__(self, field: str, style: str = "") -> None:
+            super().__init__()
+            self._field, self._style = field, style
+
+        def render(self, task: Any) -> Text:
+            text = task.fields[self._field]
+            return Text(text, style=self._style, no_wrap=True, overflow="ellipsis")
+
+    whole = Column(no_wrap=True)
     counters: tuple[ProgressColumn, ...]
     counters = (
-        (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
+        (DownloadColumn(table_column=whole), TransferSpeedColumn(table_column=whole.copy()))
+        if unit == "bytes"
+        else (MofNCompleteColumn(table_column=whole), TextColumn(unit, table_column=whole.copy()))
     )
     with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        Shrinking("what"),
+        BarColumn(bar_width=16),
         *counters,
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[label]}"),
+        TimeRemainingColumn(table_column=whole.copy()),
+        Shrinking("label", "dim"),
         console=Console(stderr=True),
         transient=True,
     ) as drawn:
-        task = drawn.add_task(description, total=None, label="")
+        task = drawn.add_task("", total=None, what=description, label="")
 
         def update(label: str, done: int, total: int) -> None:
             drawn.update(task, completed=done, total=total, label=label)

@@ -83,7 +83,7 @@ def quantize(
     overrides = _overrides(tensor_type or [])
     if not (resume or dry_run) and has_journal(target):
         print(f"an interrupted run for {target} is dropped; --resume would continue it", file=sys.stderr)
-    with bar(f"{source.name} to {recipe}") as progress:
+    with bar(Path(recipe).name) as progress:
         report = quantize_file(
             source,
             target,
