@@ -101,7 +101,7 @@ def _context_params(lib: ctypes.CDLL, n_ctx: int, flash_attention: bool, kv_type
         pytest.skip("this xllamacpp release lays out llama_context_params in another way")
     words[0:3] = n_ctx
     words[13] = int(flash_attention)
-    words[26:28] = {"f32": 0, "f16": 1}[kv_type]
+    words[26:28] = {"f32": 0, "f16": 1, "q8_0": 8}[kv_type]
     return params
 
 

@@ -84,49 +84,71 @@ void rope(Floats& x, const Floats& cos, const Floats& sin, bool interleaved, int
                  [&](int64_t begin, int64_t end) { kernel(rows, begin, end); });
 }
 
-bool is_half(const py::array& cache) {
-    if (cache.dtype().is(py::dtype("float16")) || cache.dtype().equal(py::dtype("float16"))) return true;
-    if (cache.dtype().equal(py::dtype::of<float>())) return false;
-    throw py::type_error("the KV cache is float16 or float32, not " +
+// What a cache array holds, and the kernels for it.
+struct CacheKind {
+    int64_t bytes_of_head;  // of a block, 0 where the array has an axis for the elements of a head
+    decltype(TransformerKernels::store_f16) store;
+    decltype(TransformerKernels::attention_f16) attention;
+};
+
+CacheKind cache_kind(const py::array& cache, int64_t dim) {
+    const TransformerKernels& table = kernels().transformer;
+    const char kind = cache.dtype().kind();
+    const py::ssize_t size = cache.itemsize();
+    if (kind == 'f' && size == 2) return {0, table.store_f16, table.attention_f16};
+    if (kind == 'f' && size == 4) return {0, table.store_f32, table.attention_f32};
+    if (kind == 'u' && size == 1) return {q8_0_cache_bytes(dim), table.store_q8_0, table.attention_q8_0};
+    throw py::type_error("the KV cache is float16, float32, or uint8 for Q8_0, not " +
                          std::string(py::str(static_cast<py::object>(cache.dtype()))));
 }
 
-CacheShape cache_shape(const py::array& keys, const py::array& values, int64_t positions) {
-    require(
-        keys.ndim() == 4 && values.ndim() == 4 && keys.shape(0) == values.shape(0) &&
-            keys.shape(1) == values.shape(1) && keys.shape(3) == kCacheBlock &&
-            values.shape(2) == kCacheBlock && keys.shape(2) == values.shape(3) &&
-            keys.shape(2) <= kMaxHeadDim && keys.itemsize() == values.itemsize() &&
-            (keys.flags() & values.flags() & py::array::c_style),
-        "the KV cache is keys [blocks, kv_heads, dim, 32] and values [blocks, kv_heads, 32, dim], dim <= 256",
-        {&keys, &values});
+CacheShape cache_shape(const py::array& keys, const py::array& values, int64_t positions, int64_t dim,
+                       const CacheKind& kind) {
+    const bool same = keys.ndim() == values.ndim() && keys.ndim() > 1 && keys.shape(0) == values.shape(0) &&
+                      keys.shape(1) == values.shape(1) && keys.dtype().equal(values.dtype()) &&
+                      (keys.flags() & values.flags() & py::array::c_style) && dim > 0 && dim <= kMaxHeadDim;
+    if (kind.bytes_of_head > 0)
+        require(
+            same && keys.ndim() == 3 && keys.shape(2) == kind.bytes_of_head &&
+                values.shape(2) == kind.bytes_of_head,
+            "a Q8_0 KV cache is keys and values uint8 [blocks, kv_heads, q8_0_cache_bytes(dim)], dim <= 256",
+            {&keys, &values});
+    else
+        require(
+            same && keys.ndim() == 4 && keys.shape(3) == kCacheBlock && values.shape(2) == kCacheBlock &&
+                keys.shape(2) == dim && values.shape(3) == dim,
+            "the KV cache is keys [blocks, kv_heads, dim, 32] and values [blocks, kv_heads, 32, dim], dim <= "
+            "256",
+            {&keys, &values});
     if (positions > keys.shape(0) * kCacheBlock)
         throw std::invalid_argument("the KV cache holds " + std::to_string(keys.shape(0) * kCacheBlock) +
                                     " positions, " + std::to_string(positions) + " are needed");
-    return {keys.shape(1), keys.shape(2)};
+    return {keys.shape(1), dim};
 }
 
 void store_kv(const Floats& k, const Floats& v, py::array& keys, py::array& values, int64_t position) {
-    const int64_t rows = k.ndim() > 0 ? k.shape(0) : 0;
+    require(k.ndim() == 3 && same_shape(k, v), "store_kv needs k, v [rows, kv_heads, dim]", {&k, &v});
     if (position < 0) throw std::invalid_argument("position is negative");
-    const CacheShape cache = cache_shape(keys, values, position + rows);
-    require(k.ndim() == 3 && same_shape(k, v) && k.shape(1) == cache.kv_heads && k.shape(2) == cache.dim,
-            "store_kv needs k, v [rows, kv_heads, dim] that fit the cache", {&k, &v, &keys});
-    const bool half = is_half(keys);
+    const int64_t rows = k.shape(0);
+    const CacheKind kind = cache_kind(keys, k.shape(2));
+    const CacheShape cache = cache_shape(keys, values, position + rows, k.shape(2), kind);
+    require(k.shape(1) == cache.kv_heads, "store_kv needs k, v [rows, kv_heads, dim] that fit the cache",
+            {&k, &v, &keys});
     const float *k_rows = k.data(), *v_rows = v.data();
     void *to_keys = keys.mutable_data(), *to_values = values.mutable_data();
-    const TransformerKernels& table = kernels().transformer;
     py::gil_scoped_release release;
-    (half ? table.store_f16 : table.store_f32)(k_rows, v_rows, to_keys, to_values, rows, position, cache);
+    kind.store(k_rows, v_rows, to_keys, to_values, rows, position, cache);
 }
 
 void attention(const Floats& q, const py::array& keys, const py::array& values, Floats& out, int64_t position,
                float scale, int64_t window, int threads) {
-    const int64_t rows = q.ndim() > 0 ? q.shape(0) : 0;
+    require(q.ndim() == 3 && same_shape(q, out) && q.shape(1) > 0,
+            "attention needs q and out [rows, heads, dim]", {&q, &out});
     if (position < 0 || window < 0) throw std::invalid_argument("position and window must not be negative");
-    const CacheShape cache = cache_shape(keys, values, position + rows);
-    require(q.ndim() == 3 && same_shape(q, out) && q.shape(2) == cache.dim && q.shape(1) > 0 &&
-                cache.kv_heads > 0 && q.shape(1) % cache.kv_heads == 0,
+    const int64_t rows = q.shape(0);
+    const CacheKind kind = cache_kind(keys, q.shape(2));
+    const CacheShape cache = cache_shape(keys, values, position + rows, q.shape(2), kind);
+    require(cache.kv_heads > 0 && q.shape(1) % cache.kv_heads == 0,
             "attention needs q and out [rows, heads, dim] with heads a multiple of the cache's kv_heads",
             {&q, &out, &keys});
     AttentionRows a{};
@@ -140,8 +162,7 @@ void attention(const Floats& q, const py::array& keys, const py::array& values, 
     a.position = position;
     a.window = window;
     a.scale = scale;
-    const auto kernel =
-        is_half(keys) ? kernels().transformer.attention_f16 : kernels().transformer.attention_f32;
+    const auto kernel = kind.attention;
     const int64_t units = rows * a.heads;
     // One token: a thread takes whole groups, which share keys. A prompt: blocks of 16 units.
     const int64_t grain = rows == 1 ? a.heads / cache.kv_heads : 16;
@@ -186,6 +207,8 @@ void bind_transformer(py::module_& m) {
     const auto threads = py::arg("threads") = 0;
     m.attr("cache_block") = kCacheBlock;
     m.attr("max_head_dim") = kMaxHeadDim;
+    m.def("q8_0_cache_bytes", q8_0_cache_bytes, py::arg("dim"),
+          "Bytes of a head's block of keys, or of values, in a Q8_0 cache.");
     m.def("rms_norm", rms_norm, exact("x"), exact("weight"), exact("out"), py::arg("eps"), threads,
           "out = x / sqrt(mean(x^2) + eps) * weight over the last axis; out may be x.");
     m.def("rope", rope, exact("x"), exact("cos"), exact("sin"), py::arg("interleaved"), threads,

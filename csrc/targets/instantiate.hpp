@@ -56,7 +56,7 @@ void fill_table(KernelTable& table, const char* isa) {
     table.quantize_activations = quantize_activations<S>;
     table.first_nonfinite = first_nonfinite;
     if constexpr (S::kStreams != 0) table.stream_copy = stream_copy<S>;
-    table.transformer = transformer_kernels();
+    table.transformer = transformer_kernels<S>();
 }
 
 }  // namespace

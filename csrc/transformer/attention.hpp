@@ -1,49 +1,16 @@
 // Attention over the blocked KV cache. The score matrix never exists: each query keeps a running maximum, a
 // running sum and an unnormalised output, and rescales them when a block of positions brings a larger score.
+// Queries that share keys go through a block together, so that what is loaded and converted serves all of
+// them; each sees the same arithmetic however many they are.
 #pragma once
 
-#include "transformer/transformer_kernels.hpp"
-#include "transformer/vector_math.hpp"
+#include "transformer/cache_numbers.hpp"
 
 namespace bq {
 namespace {
 
-constexpr int kBlock = static_cast<int>(kCacheBlock);
-constexpr int kQueries = 16;  // units that share one conversion of a block to float
-
-// A block of the cache as floats: itself, or converted into `scratch`.
-inline const float* block_as_floats(const float* block, float*, int64_t) {
-    return block;
-}
-inline const float* block_as_floats(const uint16_t* block, float* scratch, int64_t n) {
-    halves_to_floats(block, scratch, n);
-    return scratch;
-}
-inline void cache_from_float(float value, float& out) {
-    out = value;
-}
-inline void cache_from_float(float value, uint16_t& out) {
-    out = float_to_half(value);
-}
-
-template <class Element>
-void store_rows(const float* k, const float* v, void* keys_base, void* values_base, int64_t rows,
-                int64_t position, const CacheShape& cache) {
-    const int64_t head_size = cache.dim * kBlock;
-    for (int64_t r = 0; r < rows; ++r) {
-        const int64_t block = (position + r) / kBlock;
-        const int64_t slot = (position + r) % kBlock;
-        for (int64_t h = 0; h < cache.kv_heads; ++h) {
-            const int64_t head = (block * cache.kv_heads + h) * head_size;
-            Element* keys = static_cast<Element*>(keys_base) + head + slot;
-            Element* values = static_cast<Element*>(values_base) + head + slot * cache.dim;
-            const float* k_row = k + (r * cache.kv_heads + h) * cache.dim;
-            const float* v_row = v + (r * cache.kv_heads + h) * cache.dim;
-            for (int64_t d = 0; d < cache.dim; ++d) cache_from_float(k_row[d], keys[d * kBlock]);
-            for (int64_t d = 0; d < cache.dim; ++d) cache_from_float(v_row[d], values[d]);
-        }
-    }
-}
+constexpr int kQueries = 16;  // units that go through the blocks together
+constexpr float kNever = -3.4e38f;
 
 // A query under way: what it may see, and the online softmax.
 struct Query {
@@ -53,34 +20,63 @@ struct Query {
     float maximum, sum;
 };
 
-// out = out * rescale + sum over positions of weight * value, for `width` neighbouring elements.
-template <int width>
-inline void add_values(float* out, float rescale, const float* weights, const float* values, int64_t stride,
-                       int low, int high) {
-    float sums[width];
-    for (int i = 0; i < width; ++i) sums[i] = out[i] * rescale;
-    for (int t = low; t < high; ++t)
-        for (int i = 0; i < width; ++i) sums[i] = multiply_add(weights[t], values[t * stride + i], sums[i]);
-    for (int i = 0; i < width; ++i) out[i] = sums[i];
+// A block of a head, and the one after it, which is fetched meanwhile.
+struct Block {
+    const uint8_t* keys;
+    const uint8_t* values;
+    const uint8_t* next_keys;
+    const uint8_t* next_values;
+    int64_t start, dim;
+};
+
+// scores[c][t] = query c times key t.
+template <class S, class Cache, int kCount>
+BQ_INLINE void score(const Query* queries, const Block& block, float (*scores)[kBlock]) {
+    using Wide = typename S::Wide;
+    constexpr int kVectors = kBlock / S::kWide;
+    const int64_t group = Cache::kScaled ? 32 : block.dim;
+    const int64_t row_bytes = Cache::bytes(block.dim) / block.dim;
+    Wide total[kCount][kVectors];
+    for (int c = 0; c < kCount; ++c)
+        for (int v = 0; v < kVectors; ++v) total[c][v] = S::wide_zero();
+    for (int64_t start = 0; start < block.dim; start += group) {
+        const int64_t stop = start + group < block.dim ? start + group : block.dim;
+        Wide sums[kCount][kVectors];
+        for (int c = 0; c < kCount; ++c)
+            for (int v = 0; v < kVectors; ++v) sums[c][v] = S::wide_zero();
+        for (int64_t d = start; d < stop; ++d) {
+            for (int line = 0; line < Cache::kLines; ++line) {
+                prefetch(block.next_keys + d * row_bytes + 64 * line);
+                prefetch(block.next_values + d * row_bytes + 64 * line);
+            }
+            Wide keys[kVectors];
+            for (int v = 0; v < kVectors; ++v)
+                keys[v] = Cache::template load<S>(block.keys, d * kBlock + v * S::kWide);
+            for (int c = 0; c < kCount; ++c) {
+                const Wide q = S::wide_splat(queries[c].q[d]);
+                for (int v = 0; v < kVectors; ++v) sums[c][v] = S::mul_add(keys[v], q, sums[c][v]);
+            }
+        }
+        const uint8_t* scales = block.keys + block.dim * kBlock + start / 32 * kBlock * 2;
+        for (int v = 0; v < kVectors; ++v) {
+            const Wide scale = Cache::kScaled ? S::load_f16(scales + 2 * v * S::kWide) : S::wide_splat(1.0f);
+            for (int c = 0; c < kCount; ++c)
+                total[c][v] = Cache::kScaled ? S::mul_add(sums[c][v], scale, total[c][v]) : sums[c][v];
+        }
+    }
+    for (int c = 0; c < kCount; ++c)
+        for (int v = 0; v < kVectors; ++v) S::store_f32(scores[c] + v * S::kWide, total[c][v]);
 }
 
-// One block of keys and values as floats against one query.
-inline void attend_block(Query& query, const float* __restrict keys, const float* __restrict values,
-                         int64_t block_start, int64_t dim, float scale) {
+// Scores become weights; returns what the output so far must be multiplied with.
+inline float soften(Query& query, float* __restrict weights, int64_t block_start, float scale) {
     const int low = query.first > block_start ? static_cast<int>(query.first - block_start) : 0;
     const int64_t visible = query.last - block_start + 1;
     const int high = visible < kBlock ? static_cast<int>(visible) : kBlock;
-    if (low >= high) return;
-
-    float weights[kBlock] = {};
-    for (int64_t d = 0; d < dim; ++d) {
-        const float q = query.q[d];
-        for (int t = 0; t < kBlock; ++t) weights[t] = multiply_add(q, keys[d * kBlock + t], weights[t]);
-    }
     // Positions not seen hold whatever the memory holds: they are replaced, not multiplied by zero.
     float scratch[kBlock];
     for (int t = 0; t < kBlock; ++t) {
-        weights[t] = select((t >= low) & (t < high), weights[t] * scale, -3.4e38f);
+        weights[t] = select((t >= low) & (t < high), weights[t] * scale, kNever);
         scratch[t] = weights[t];
     }
     const float block_maximum = fold_max<kBlock>(scratch);
@@ -92,22 +88,98 @@ inline void attend_block(Query& query, const float* __restrict keys, const float
     }
     query.sum = query.sum * rescale + fold_sum<kBlock>(scratch);
     query.maximum = maximum;
-
-    int64_t d = 0;
-    for (; d + 64 <= dim; d += 64)
-        add_values<64>(query.out + d, rescale, weights, values + d, dim, low, high);
-    for (; d + 8 <= dim; d += 8) add_values<8>(query.out + d, rescale, weights, values + d, dim, low, high);
-    for (; d < dim; ++d) add_values<1>(query.out + d, rescale, weights, values + d, dim, low, high);
+    return rescale;
 }
 
-template <class Element>
+// out[d] = out[d] * rescale + sum over positions low <= t < high of weight * value, for elements at <= d.
+template <class S, class Cache, int kCount, int kVectors>
+BQ_INLINE void add_values(const Query* queries, const float* rescale, const float (*weights)[kBlock],
+                          const Block& block, int64_t at, int low, int high) {
+    using Wide = typename S::Wide;
+    Wide sums[kCount][kVectors];
+    for (int c = 0; c < kCount; ++c)
+        for (int v = 0; v < kVectors; ++v)
+            sums[c][v] = S::mul(S::load_f32(queries[c].out + at + v * S::kWide), S::wide_splat(rescale[c]));
+    for (int t = low; t < high; ++t) {
+        Wide values[kVectors];
+        for (int v = 0; v < kVectors; ++v)
+            values[v] = Cache::template load<S>(block.values, t * block.dim + at + v * S::kWide);
+        for (int c = 0; c < kCount; ++c) {
+            const Wide weight = S::wide_splat(weights[c][t]);
+            for (int v = 0; v < kVectors; ++v) sums[c][v] = S::mul_add(values[v], weight, sums[c][v]);
+        }
+    }
+    for (int c = 0; c < kCount; ++c)
+        for (int v = 0; v < kVectors; ++v) S::store_f32(queries[c].out + at + v * S::kWide, sums[c][v]);
+}
+
+// One block against kCount queries.
+template <class S, class Cache, int kCount>
+void attend(Query* queries, const Block& block, float scale) {
+    alignas(64) float weights[kCount][kBlock];
+    score<S, Cache, kCount>(queries, block, weights);
+    float rescale[kCount];
+    int64_t first = queries[0].first, last = queries[0].last;
+    for (int c = 0; c < kCount; ++c) {
+        rescale[c] = soften(queries[c], weights[c], block.start, scale);
+        first = queries[c].first < first ? queries[c].first : first;
+        last = queries[c].last > last ? queries[c].last : last;
+    }
+    const int low = first > block.start ? static_cast<int>(first - block.start) : 0;
+    const int high = last - block.start + 1 < kBlock ? static_cast<int>(last - block.start + 1) : kBlock;
+
+    const int64_t dim = block.dim;
+    alignas(64) float scaled[kCount][kBlock];
+    for (int64_t at = 0; at < dim; at += 32) {
+        const float (*factors)[kBlock] = weights;
+        if constexpr (Cache::kScaled) {
+            const uint8_t* scales = block.values + dim * kBlock + at * kBlock / 16;
+            for (int v = 0; v < kBlock; v += S::kWide) {
+                const auto factor = S::load_f16(scales + 2 * v);
+                for (int c = 0; c < kCount; ++c)
+                    S::store_f32(scaled[c] + v, S::mul(S::load_f32(weights[c] + v), factor));
+            }
+            factors = scaled;
+        }
+        const bool aligned = !Cache::kScaled || dim % S::kWide == 0;
+        if (at + 32 <= dim && aligned) {
+            add_values<S, Cache, kCount, 32 / S::kWide>(queries, rescale, factors, block, at, low, high);
+            continue;
+        }
+        const int64_t stop = at + 32 < dim ? at + 32 : dim;
+        int64_t d = at;
+        if (aligned)
+            for (; d + S::kWide <= stop; d += S::kWide)
+                add_values<S, Cache, kCount, 1>(queries, rescale, factors, block, d, low, high);
+        for (; d < stop; ++d) {
+            for (int c = 0; c < kCount; ++c) {
+                float sum = queries[c].out[d] * rescale[c];
+                for (int t = low; t < high; ++t)
+                    sum = multiply_add(factors[c][t], Cache::get(block.values, t * dim + d), sum);
+                queries[c].out[d] = sum;
+            }
+        }
+    }
+}
+
+template <class S, class Cache>
+void attend_all(Query* queries, int count, const Block& block, float scale) {
+    constexpr int kMany = S::kWide > 8 ? 8 : 2;  // as many accumulators as there are registers for
+    int i = 0;
+    for (; i + kMany <= count; i += kMany) attend<S, Cache, kMany>(queries + i, block, scale);
+    if constexpr (kMany > 2)
+        for (; i + 2 <= count; i += 2) attend<S, Cache, 2>(queries + i, block, scale);
+    for (; i < count; ++i) attend<S, Cache, 1>(queries + i, block, scale);
+}
+
+template <class S, class Cache>
 void attention_rows(const AttentionRows& a, int64_t begin, int64_t end) {
     const int64_t dim = a.cache.dim;
     const int64_t group = a.heads / a.cache.kv_heads;
     const int64_t units_per_kv_head = a.rows * group;
-    const int64_t block_elements = dim * kBlock;
-    alignas(64) float key_scratch[kMaxHeadDim * kCacheBlock];
-    alignas(64) float value_scratch[kMaxHeadDim * kCacheBlock];
+    const int64_t head_bytes = Cache::bytes(dim);
+    const auto* keys = static_cast<const uint8_t*>(a.keys);
+    const auto* values = static_cast<const uint8_t*>(a.values);
 
     while (begin < end) {
         const int64_t kv_head = begin / units_per_kv_head;
@@ -127,20 +199,18 @@ void attention_rows(const AttentionRows& a, int64_t begin, int64_t end) {
             query.out = a.out + offset;
             query.last = a.position + row;
             query.first = a.window > 0 && query.last >= a.window ? query.last - a.window + 1 : 0;
-            query.maximum = -3.4e38f;
+            query.maximum = kNever;
             query.sum = 0.0f;
             for (int64_t d = 0; d < dim; ++d) query.out[d] = 0.0f;
             first = query.first < first ? query.first : first;
             last = query.last > last ? query.last : last;
         }
+        const int64_t stride = a.cache.kv_heads * head_bytes;
         for (int64_t block = first / kBlock; block <= last / kBlock; ++block) {
-            const int64_t head = (block * a.cache.kv_heads + kv_head) * block_elements;
-            const Element* stored_keys = static_cast<const Element*>(a.keys) + head;
-            const Element* stored_values = static_cast<const Element*>(a.values) + head;
-            const float* keys = block_as_floats(stored_keys, key_scratch, block_elements);
-            const float* values = block_as_floats(stored_values, value_scratch, block_elements);
-            for (int i = 0; i < count; ++i)
-                attend_block(queries[i], keys, values, block * kBlock, dim, a.scale);
+            const int64_t offset = block * stride + kv_head * head_bytes;
+            const int64_t next = offset + (block < last / kBlock ? stride : 0);
+            const Block at{keys + offset, values + offset, keys + next, values + next, block * kBlock, dim};
+            attend_all<S, Cache>(queries, count, at, a.scale);
         }
         for (int i = 0; i < count; ++i) {
             const float factor = 1.0f / queries[i].sum;

@@ -90,14 +90,17 @@ void add_elements(float* x, const float* y, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) x[i] += y[i];
 }
 
+template <class S>
 TransformerKernels transformer_kernels() {
     TransformerKernels kernels{};  // braces: an aggregate, not a shared constructor
     kernels.rms_norm = rms_norm_rows;
     kernels.rope = rope_rows;
-    kernels.store_f32 = store_rows<float>;
-    kernels.store_f16 = store_rows<uint16_t>;
-    kernels.attention_f32 = attention_rows<float>;
-    kernels.attention_f16 = attention_rows<uint16_t>;
+    kernels.store_f32 = store_rows<CacheF32>;
+    kernels.store_f16 = store_rows<CacheF16>;
+    kernels.store_q8_0 = store_rows<CacheQ8>;
+    kernels.attention_f32 = attention_rows<S, CacheF32>;
+    kernels.attention_f16 = attention_rows<S, CacheF16>;
+    kernels.attention_q8_0 = attention_rows<S, CacheQ8>;
     kernels.gated_silu = gated_elements<Silu>;
     kernels.gated_gelu = gated_elements<GeluTanh>;
     kernels.gated_relu_squared = gated_elements<ReluSquared>;

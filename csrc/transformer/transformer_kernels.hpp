@@ -11,8 +11,14 @@ namespace bq {
 // block are computed side by side without horizontal sums:
 //   keys   [blocks, kv_heads, dim, kCacheBlock]
 //   values [blocks, kv_heads, kCacheBlock, dim]
+// In Q8_0 each head's block is followed by float16 scales, [ceil(dim / 32), kCacheBlock] for both.
 inline constexpr int64_t kCacheBlock = 32;
 inline constexpr int64_t kMaxHeadDim = 256;
+
+// Bytes of a head's block of keys, or of values, in Q8_0.
+constexpr int64_t q8_0_cache_bytes(int64_t dim) {
+    return dim * kCacheBlock + (dim + 31) / 32 * kCacheBlock * 2;
+}
 
 struct CacheShape {
     int64_t kv_heads;
@@ -51,10 +57,13 @@ struct TransformerKernels {
                       int64_t position, const CacheShape& cache) = nullptr;
     void (*store_f16)(const float* k, const float* v, void* keys, void* values, int64_t rows,
                       int64_t position, const CacheShape& cache) = nullptr;
+    void (*store_q8_0)(const float* k, const float* v, void* keys, void* values, int64_t rows,
+                       int64_t position, const CacheShape& cache) = nullptr;
     // Causal grouped-query attention with an online softmax. Units begin <= u < end of heads * rows, in the
     // order [kv_heads, rows, heads / kv_heads], so that neighbours share keys and values.
     void (*attention_f32)(const AttentionRows& rows, int64_t begin, int64_t end) = nullptr;
     void (*attention_f16)(const AttentionRows& rows, int64_t begin, int64_t end) = nullptr;
+    void (*attention_q8_0)(const AttentionRows& rows, int64_t begin, int64_t end) = nullptr;
     // out = f(gate) * up, elements begin <= i < end; out may be gate or up. f is x * sigmoid(x), the tanh
     // form of GELU, or max(x, 0)^2.
     using Gated = void (*)(const float* gate, const float* up, float* out, int64_t begin, int64_t end);

@@ -7,10 +7,6 @@
 
 #include <cstdint>
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace bq {
 namespace {
 
@@ -29,6 +25,13 @@ inline float multiply_add(float a, float b, float c) {
     return __builtin_fmaf(a, b, c);
 #else
     return a * b + c;
+#endif
+}
+
+// Asks for a cache line that will be read soon.
+inline void prefetch([[maybe_unused]] const void* p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
 #endif
 }
 
@@ -63,16 +66,6 @@ inline float half_to_float(uint16_t h) {
     const float subnormal = bits_to_float(magnitude + 0x38800000u) - bits_to_float(0x38800000u);
     const float value = select(magnitude < 0x00800000u, subnormal, normal);
     return bits_to_float(float_to_bits(value) | static_cast<uint32_t>(h & 0x8000u) << 16);
-}
-
-inline void halves_to_floats(const uint16_t* from, float* to, int64_t n) {
-    int64_t i = 0;
-#if defined(__F16C__)
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(to + i,
-                         _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
-#endif
-    for (; i < n; ++i) to[i] = half_to_float(from[i]);
 }
 
 // To the nearest half, ties to even, saturating at +-65504. NaN becomes a saturated value.

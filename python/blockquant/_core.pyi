@@ -58,6 +58,7 @@ def matmul(
 cache_block: int
 max_head_dim: int
 
+def q8_0_cache_bytes(dim: int) -> int: ...
 def rms_norm(
     x: npt.NDArray[np.float32],
     weight: npt.NDArray[np.float32],

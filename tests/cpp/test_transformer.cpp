@@ -26,36 +26,59 @@ struct Shape {
     int64_t rows, heads, kv_heads, dim, position, window;
 };
 
-template <class Element>
-double stored(float value) {
-    if constexpr (sizeof(Element) == 2) return f16_to_f32(f32_to_f16(value));
-    return value;
+// What the cache keeps of the elements of a head, and how many bytes of a position.
+struct Kind {
+    const char* name;
+    int64_t (*head_bytes)(int64_t dim);  // of a block
+    uint8_t garbage;                     // bytes that make NaNs, or large numbers
+    void (*keep)(float* head, int64_t dim);
+};
+
+void keep_half(float* head, int64_t dim) {
+    for (int64_t d = 0; d < dim; ++d) head[d] = f16_to_f32(f32_to_f16(head[d]));
 }
 
+void keep_q8_0(float* head, int64_t dim) {
+    for (int64_t start = 0; start < dim; start += 32) {
+        const int64_t stop = std::min(start + 32, dim);
+        float largest = 0.0f;
+        for (int64_t d = start; d < stop; ++d) largest = std::max(largest, std::abs(head[d]));
+        const float scale = largest / 127.0f, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (int64_t d = start; d < stop; ++d)
+            head[d] = f16_to_f32(f32_to_f16(scale)) * std::nearbyint(head[d] * inverse);
+    }
+}
+
+const Kind kF32{"f32", [](int64_t dim) { return dim * kCacheBlock * 4; }, 0xff, [](float*, int64_t) {}};
+const Kind kF16{"f16", [](int64_t dim) { return dim * kCacheBlock * 2; }, 0x7e, keep_half};
+const Kind kQ8{"q8_0", q8_0_cache_bytes, 0x7e, keep_q8_0};
+
 // Stores position + rows keys and values in two calls and compares attention with a direct softmax.
-template <class Element>
-void check_attention(const TransformerKernels& k, const Shape& s) {
+void check_attention(const TransformerKernels& k, const Shape& s, const Kind& kind) {
+    CAPTURE(kind.name);
     CAPTURE(s.rows);
     CAPTURE(s.heads);
     CAPTURE(s.dim);
     CAPTURE(s.position);
     CAPTURE(s.window);
-    const auto store = sizeof(Element) == 2 ? k.store_f16 : k.store_f32;
-    const auto attention = sizeof(Element) == 2 ? k.attention_f16 : k.attention_f32;
+    const bool f32 = &kind == &kF32, f16 = &kind == &kF16;
+    const auto store = f32 ? k.store_f32 : f16 ? k.store_f16 : k.store_q8_0;
+    const auto attention = f32 ? k.attention_f32 : f16 ? k.attention_f16 : k.attention_q8_0;
     const int64_t total = s.position + s.rows, kv_row = s.kv_heads * s.dim, row = s.heads * s.dim;
-    const std::vector<float> q = gaussian(s.rows * row, 1), keys = gaussian(total * kv_row, 2),
-                             values = gaussian(total * kv_row, 3);
+    const std::vector<float> q = gaussian(s.rows * row, 1);
+    std::vector<float> keys = gaussian(total * kv_row, 2), values = gaussian(total * kv_row, 3);
     const CacheShape cache{s.kv_heads, s.dim};
     const int64_t blocks = (total + kCacheBlock - 1) / kCacheBlock;
     // What was never stored must not matter, not even NaN.
-    const Element garbage = static_cast<Element>(sizeof(Element) == 2 ? 0x7e00 : 0);
-    std::vector<Element> key_cache(blocks * kCacheBlock * kv_row, garbage), value_cache(key_cache);
-    if constexpr (sizeof(Element) == 4)
-        key_cache.assign(key_cache.size(), std::numeric_limits<Element>::quiet_NaN()),
-            value_cache = key_cache;
+    std::vector<uint8_t> key_cache(blocks * s.kv_heads * kind.head_bytes(s.dim), kind.garbage),
+        value_cache(key_cache);
     store(keys.data(), values.data(), key_cache.data(), value_cache.data(), s.position, 0, cache);
     store(keys.data() + s.position * kv_row, values.data() + s.position * kv_row, key_cache.data(),
           value_cache.data(), s.rows, s.position, cache);
+    for (int64_t head = 0; head < total * s.kv_heads; ++head) {
+        kind.keep(keys.data() + head * s.dim, s.dim);
+        kind.keep(values.data() + head * s.dim, s.dim);
+    }
 
     const float scale = 1.0f / std::sqrt(static_cast<float>(s.dim));
     std::vector<float> out(q.size(), -1.0f), pieces(q.size(), -2.0f);
@@ -78,15 +101,14 @@ void check_attention(const TransformerKernels& k, const Shape& s) {
             for (int64_t p = first; p <= last; ++p) {
                 double score = 0.0;
                 for (int64_t d = 0; d < s.dim; ++d)
-                    score += q[r * row + h * s.dim + d] * stored<Element>(keys[p * kv_row + kv * s.dim + d]);
+                    score += q[r * row + h * s.dim + d] * double{keys[p * kv_row + kv * s.dim + d]};
                 weights.push_back(std::exp(score * scale));
                 sum += weights.back();
             }
             for (int64_t d = 0; d < s.dim; ++d) {
                 double expected = 0.0;
                 for (int64_t p = first; p <= last; ++p)
-                    expected +=
-                        weights[p - first] / sum * stored<Element>(values[p * kv_row + kv * s.dim + d]);
+                    expected += weights[p - first] / sum * double{values[p * kv_row + kv * s.dim + d]};
                 worst = std::max(worst, std::abs(expected - out[r * row + h * s.dim + d]));
             }
         }
@@ -102,9 +124,9 @@ TEST_CASE("attention is a causal softmax on every instruction set") {
         for (const Shape& s :
              {Shape{1, 4, 2, 64, 0, 0}, Shape{1, 4, 2, 64, 99, 0}, Shape{40, 4, 2, 64, 0, 0},
               Shape{37, 8, 8, 8, 30, 0}, Shape{3, 6, 1, 20, 61, 0}, Shape{2, 2, 1, 256, 70, 0},
-              Shape{70, 2, 1, 16, 10, 7}, Shape{1, 4, 2, 64, 99, 33}}) {
-            check_attention<float>(table->transformer, s);
-            check_attention<uint16_t>(table->transformer, s);
+              Shape{70, 2, 1, 16, 10, 7}, Shape{1, 4, 2, 64, 99, 33}, Shape{5, 8, 2, 40, 50, 0},
+              Shape{9, 3, 3, 48, 33, 0}, Shape{2, 4, 1, 100, 40, 9}}) {
+            for (const Kind* kind : {&kF32, &kF16, &kQ8}) check_attention(table->transformer, s, *kind);
         }
     }
 }

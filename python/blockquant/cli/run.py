@@ -55,6 +55,16 @@ def run(
     context_shift: Annotated[
         bool, typer.Option("--context-shift", help="When the context is full, forget its older half and go on.")
     ] = False,
+    cache_type: Annotated[
+        str | None,
+        typer.Option(help="Keep keys and values as f16, f32, or q8_0 (half the memory of f16).", show_default=False),
+    ] = None,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from this file where it fits the prompt, and leave the text in it.", show_default=False
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all CPUs.", show_default=False)] = None,
 ) -> None:
     """Continue a prompt, or answer it with --chat.
@@ -87,14 +97,19 @@ def run(
         "seed": seed,
         "stop": stop or (),
     }
-    with Model.open(model, threads=threads, n_ctx=ctx) as opened:
+    with Model.open(model, threads=threads, n_ctx=ctx, cache_type=cache_type) as opened:
         if talk:
             from blockquant.cli.conversation import Conversation, converse
 
+            if prompt_cache is not None:
+                raise BlockquantError("--prompt-cache is for single prompts, not for conversations")
             converse(Conversation(opened, system, options), _show, _print_speed)
             return
         assert prompt is not None
         options["context_shift"] = context_shift
+        session = options["session"] = opened.session()
+        if prompt_cache is not None and prompt_cache.exists():
+            session.load(prompt_cache)
         if chat:
             messages = [{"role": "system", "content": system}] if system is not None else []
             text = opened.chat([*messages, {"role": "user", "content": prompt}], **options)
@@ -106,6 +121,8 @@ def run(
             _show(text)
         finally:
             _print_speed(text)
+            if prompt_cache is not None:
+                session.save(prompt_cache)
 
 
 def _show(pieces: Iterable[str]) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from blockquant import _core
 from blockquant.transformer.cache import KVCache
@@ -101,7 +100,7 @@ class Decoder:
         self.output = self.embedding if tied else weights.linear("output", self.n_vocab, config.n_embd)
         self.rope = config.rope.with_factors(weights)
         weights.check_all_used()
-        self.cache_dtype: npt.DTypeLike = np.float32 if self.layers[0].attn_k.is_float32 else np.float16
+        self.cache_type = "f32" if self.layers[0].attn_k.is_float32 else "f16"
 
     # ---- what families override ----
 

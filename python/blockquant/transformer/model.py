@@ -12,12 +12,14 @@ from typing import Any, SupportsIndex, TypeVar
 from blockquant import gguf
 from blockquant._runtime import thread_count
 from blockquant.errors import BlockquantError
+from blockquant.transformer.cache import CACHE_TYPES
 from blockquant.transformer.chat import render_chat
 from blockquant.transformer.config import Config
 from blockquant.transformer.decoder import Decoder
 from blockquant.transformer.families import find_family
 from blockquant.transformer.generation import Generation
 from blockquant.transformer.perplexity import perplexity
+from blockquant.transformer.prompt_cache import fingerprint
 from blockquant.transformer.sampling import Sampling
 from blockquant.transformer.session import Session, all_logits, check_tokens
 from blockquant.transformer.tokenizer import Tokenizer
@@ -34,13 +36,16 @@ class Model:
     int8 for quantized weights and stay float32 for float weights. Sessions of one model may run in different threads.
     """
 
-    def __init__(self, file: Any, n_ctx: int | None, threads: int | None) -> None:
+    def __init__(self, file: Any, n_ctx: int | None, threads: int | None, cache_type: str | None = None) -> None:
         count = thread_count(threads)
         architecture = str(file.architecture)
         family = find_family(architecture)
         self.config = Config.from_metadata(file.metadata, architecture)
         if n_ctx is not None and n_ctx < 1:
             raise BlockquantError(f"n_ctx must be at least 1, got {n_ctx}")
+        if cache_type is not None and cache_type not in CACHE_TYPES:
+            raise BlockquantError(f"cache type {cache_type!r} is not known; known: {', '.join(CACHE_TYPES)}")
+        self.cache_type = cache_type
         self.n_ctx: int = self.config.context_length if n_ctx is None else n_ctx
         self._family, self._threads = family, count
         self._file: Any = file
@@ -49,13 +54,21 @@ class Model:
         self.metadata: Mapping[str, Any] = file.metadata
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], threads: int | None = None, n_ctx: int | None = None) -> Model:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        n_ctx: int | None = None,
+        cache_type: str | None = None,
+    ) -> Model:
         """Open a GGUF file of a supported architecture (families/ has one module for each).
 
         Args:
             path: the file (any shard of a split set).
             threads: for the kernels, default `blockquant.get_num_threads()`.
             n_ctx: the most tokens of a session, default what the model was trained for. The cache grows as needed.
+            cache_type: what sessions keep keys and values as: "f16", "f32", or "q8_0" for half the memory of f16.
+                Default f32 where the weights are float32, else f16.
 
         Raises:
             GGUFError: the file is malformed.
@@ -64,7 +77,7 @@ class Model:
         """
         file = gguf.open(path)
         try:
-            return cls(file, n_ctx, threads)
+            return cls(file, n_ctx, threads, cache_type)
         except BaseException:
             file.close()
             raise
@@ -110,10 +123,17 @@ class Model:
         self._check_open()
         return Tokenizer(self.metadata)
 
-    def session(self, n_ctx: int | None = None) -> Session:
-        """A new, empty session, of the model's n_ctx tokens or the number given."""
+    def session(self, n_ctx: int | None = None, cache_type: str | None = None) -> Session:
+        """A new, empty session, of the model's n_ctx tokens and cache type or those given."""
         self._check_open()
-        return Session(self._decoder, self.n_ctx if n_ctx is None else n_ctx)
+        if n_ctx is not None and n_ctx < 1:
+            raise BlockquantError(f"n_ctx must be at least 1, got {n_ctx}")
+        kind = self.cache_type if cache_type is None else cache_type
+        return Session(self._decoder, self.n_ctx if n_ctx is None else n_ctx, kind, self._identity)
+
+    def _identity(self) -> str:
+        self._check_open()
+        return fingerprint(self._file)
 
     def logits(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
         """The logits of every position of `tokens` in a fresh context, float32 [T, V]."""

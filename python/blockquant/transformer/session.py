@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import SupportsIndex
 
 import numpy as np
 
 from blockquant.errors import BlockquantError
+from blockquant.transformer import prompt_cache
 from blockquant.transformer.cache import KVCache
 from blockquant.transformer.decoder import PROMPT_CHUNK, Decoder
 from blockquant.transformer.weights import FloatArray
@@ -32,9 +35,11 @@ def check_tokens(tokens: Sequence[SupportsIndex], n_vocab: int, n_ctx: int) -> l
 class Session:
     """One sequence under way. Sessions of a model are independent of each other; `reset` starts anew."""
 
-    def __init__(self, decoder: Decoder, n_ctx: int) -> None:
-        self._decoder = decoder
-        self._cache = KVCache(decoder.config, n_ctx, decoder.cache_dtype)
+    def __init__(
+        self, decoder: Decoder, n_ctx: int, cache_type: str | None = None, identity: Callable[[], str] | None = None
+    ) -> None:
+        self._decoder, self._identity = decoder, identity
+        self._cache = KVCache(decoder.config, n_ctx, decoder.cache_type if cache_type is None else cache_type)
         self._tokens: list[int] = []  # may run ahead of the position after an interrupted evaluation
 
     def belongs_to(self, decoder: Decoder) -> bool:
@@ -65,6 +70,37 @@ class Session:
         if not 0 <= position <= self.position:
             raise BlockquantError(f"cannot go to position {position} of a session of {self.position} tokens")
         self._cache.position = position
+
+    @property
+    def cache_type(self) -> str:
+        """What keys and values are kept as: "f16", "f32" or "q8_0"."""
+        return self._cache.kind
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the cache as it is now; it grows."""
+        return self._cache.nbytes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write tokens and cache to a file, for `load`. The file appears whole or not at all."""
+        prompt_cache.save(path, self._cache, self.tokens, self._fingerprint())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Become what was saved.
+
+        Raises ValueError, and changes nothing, when the file is malformed or was saved from another model or with
+        another type of cache, or holds more tokens than fit; OSError when it cannot be read.
+        """
+        self._tokens = prompt_cache.load(path, self._cache, self._decoder.n_vocab, self._fingerprint())
+
+    def _fingerprint(self) -> str:
+        """Of the model, and of how it rotates in a context of this size."""
+        if self._identity is None:
+            raise BlockquantError("this session was not made by a model: it cannot be saved or loaded")
+        digest = hashlib.sha256(self._identity().encode())
+        for frequencies in self._decoder.frequencies(self.n_ctx):
+            digest.update(frequencies.tobytes())
+        return digest.hexdigest()
 
     def eval(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
         """Append tokens; the logits of the last one, float32 [V].

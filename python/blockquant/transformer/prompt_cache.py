@@ -1,0 +1,108 @@
+"""Files that hold a session: its tokens and its KV cache, so that a long prompt is evaluated once.
+
+They are GGUF files, whose reader refuses what is malformed:
+    general.type             "session"
+    session.model            fingerprint of the model, hexadecimal
+    session.cache            "f16", "f32" or "q8_0"
+    session.tokens           int32 array
+    layer.N.keys, layer.N.values   the blocks as the attention kernel reads them; Q8_0 as int8
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blockquant import gguf
+from blockquant._tensor import QuantizedTensor
+from blockquant.errors import BlockquantError
+from blockquant.transformer.cache import KVCache
+
+VERSION = 1
+SAMPLE = 4096  # bytes of each tensor's beginning and end that the fingerprint sees
+
+
+def fingerprint(file: Any) -> str:
+    """Tells models apart: names, shapes and formats of the tensors, some of their bytes, and what changes the loop."""
+    digest = hashlib.sha256()
+    architecture = str(file.architecture)
+    for key, value in file.metadata.items():
+        if key.startswith(f"{architecture}.") and isinstance(value, (int, float, str, bool)):
+            digest.update(f"{key}={value!r}\n".encode("utf-8", "surrogateescape"))
+    for name, info in file.tensor_infos.items():
+        digest.update(f"{name} {info.format} {info.shape}\n".encode("utf-8", "surrogateescape"))
+        tensor = file.tensors[name]
+        flat = (tensor.data if isinstance(tensor, QuantizedTensor) else tensor).reshape(-1).view(np.uint8)
+        digest.update(flat[:SAMPLE].tobytes())
+        digest.update(flat[-SAMPLE:].tobytes())
+    return digest.hexdigest()
+
+
+def save(path: str | os.PathLike[str], cache: KVCache, tokens: list[int], model: str) -> None:
+    """Write the file; it appears whole or not at all."""
+    metadata = {
+        "general.type": "session",
+        "session.version": np.uint32(VERSION),
+        "session.model": model,
+        "session.cache": cache.kind,
+        "session.tokens": np.array(tokens, np.int32),
+    }
+    with gguf.create(path, metadata) as writer:
+        for layer in range(len(cache.layers)):
+            for name, array in zip(("keys", "values"), cache.stored(layer), strict=True):
+                if array.size:
+                    writer.add_tensor(f"layer.{layer}.{name}", _as_stored(array))
+
+
+def load(path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str) -> list[int]:
+    """Fill the cache from the file; its tokens. Nothing changes when the file is refused."""
+    with gguf.open(path) as file:
+
+        def refuse(why: str) -> BlockquantError:
+            return BlockquantError(f"{os.fspath(path)!s} does not hold a session for this model: {why}")
+
+        metadata = file.metadata
+        if metadata.get("general.type") != "session":
+            raise refuse("it is not a session file")
+        if metadata.get("session.version") != VERSION:
+            raise refuse(f"it has version {metadata.get('session.version')}, expected {VERSION}")
+        if metadata.get("session.model") != model:
+            raise refuse("it was saved from another model")
+        if metadata.get("session.cache") != cache.kind:
+            raise refuse(f"its cache is {metadata.get('session.cache')}, the session's is {cache.kind}")
+        tokens = np.asarray(metadata.get("session.tokens", []))
+        if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+            raise refuse("session.tokens is no list of token ids")
+        if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < n_vocab:
+            raise refuse(f"it has token ids outside the vocabulary of {n_vocab}")
+        if tokens.size > cache.n_ctx:
+            raise refuse(f"it has {tokens.size} tokens, more than the context of {cache.n_ctx}")
+        layers = []
+        if tokens.size:
+            for layer in range(len(cache.layers)):
+                names = [f"layer.{layer}.{part}" for part in ("keys", "values")]
+                missing = [name for name in names if name not in file.tensors]
+                if missing:
+                    raise refuse(f"it lacks {missing[0]!r}")
+                keys, values = (_from_stored(np.asarray(file.tensors[name])) for name in names)
+                layers.append((keys, values))
+            try:
+                cache.restore(layers, int(tokens.size))
+            except BlockquantError as error:
+                raise refuse(str(error)) from None
+        else:
+            cache.position = 0
+        ids: list[int] = tokens.tolist()
+        return ids
+
+
+def _as_stored(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.view(np.int8) if array.dtype == np.uint8 else array
+
+
+def _from_stored(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.view(np.uint8) if array.dtype == np.int8 else array
