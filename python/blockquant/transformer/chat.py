@@ -28,32 +28,68 @@ def render_chat(template: str | None, messages: Sequence[Mapping[str, Any]], tok
         if missing:
             raise BlockquantError(f"message {i} lacks {missing[0]!r}")
     try:
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        import jinja2
     except ImportError:
         raise MissingExtraError("jinja2", "run") from None
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, indent: int | None = None, **_: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
 
     def special(token: int | None) -> str:
         return "" if token is None else tokenizer.tokens[token]
 
+    try:
+        return (
+            _environment()
+            .from_string(template)
+            .render(
+                messages=[dict(message) for message in messages],
+                tools=None,
+                documents=None,
+                add_generation_prompt=True,
+                bos_token=special(tokenizer.bos_id),
+                eos_token=special(tokenizer.eos_id),
+            )
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as e:
+        raise BlockquantError(f"the file's chat template fails on this conversation: {e}") from e
+
+
+def _environment() -> Any:
+    """A sandbox with what templates are written for: transformers' filters, functions and tags."""
+    import jinja2
+    import jinja2.ext
+    import jinja2.nodes
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+        chosen = {key: options[key] for key in ("separators", "sort_keys") if key in options}
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **chosen)
+
+    class Generation(jinja2.ext.Extension):
+        """{% generation %}, which marks the assistant's words for training: only its body matters here."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    class Namespace(jinja2.utils.Namespace):
+        """Attributes with an underscore in front are Python's own, and stay so."""
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            if name.startswith("_"):
+                raise jinja2.TemplateError(f"a namespace cannot hold {name!r}")
+            super().__setitem__(name, value)
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    try:
-        return environment.from_string(template).render(
-            messages=[dict(message) for message in messages],
-            add_generation_prompt=True,
-            bos_token=special(tokenizer.bos_id),
-            eos_token=special(tokenizer.eos_id),
-        )
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as e:
-        raise BlockquantError(f"the file's chat template fails on this conversation: {e}") from e
+    environment.globals |= {
+        "raise_exception": refuse,
+        "strftime_now": lambda form: datetime.datetime.now().strftime(form),
+        "namespace": Namespace,
+    }
+    return environment

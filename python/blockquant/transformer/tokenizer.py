@@ -27,7 +27,8 @@ _END_TEXTS = (
     *("<｜end▁of▁sentence｜>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
 )
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
-_ASCII_SPACE = " \t\n\v\f\r"
+# Unicode's white space, which Python's str.strip() takes a few control characters for as well.
+_WHITE_SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 class Tokenizer:
@@ -60,7 +61,9 @@ class Tokenizer:
         pre = self._pretokenizer(get("pre")) if is_bpe else None
 
         def token_id(key: str, default: int | None) -> int | None:
-            value = get(key, default)
+            value = get(key)
+            if value is None and default is not None and default < size and self._types[default] != TokenType.NORMAL:
+                value = default  # llama.cpp's, unless it is a word
             return int(value) if value is not None and 0 <= int(value) < size else None
 
         self.bos_id = token_id("bos_token_id", 11 if is_bpe else 1)
@@ -69,9 +72,13 @@ class Tokenizer:
         self.add_bos = bool(get("add_bos_token", pre.add_bos if pre else True)) and self.bos_id is not None
         self.add_eos = bool(get("add_eos_token", False)) and self.eos_id is not None
         self._space_prefix = not is_bpe and bool(get("add_space_prefix", True))
+        # A word that merging makes is no end of a turn, even if it looks like one ("</s>" among HTML, in Qwen's).
+        merges = get("merges") if is_bpe else None
+        words = {merge.replace(" ", "") for merge in merges} if merges is not None else set()
+        ends = [get(key) for key in _END_KEYS] + [self._ids.get(text) for text in _END_TEXTS if text not in words]
         self.end_ids = frozenset(
-            {i for i in (token_id(key, self.eos_id) for key in _END_KEYS) if i is not None}
-            | {self._ids[text] for text in _END_TEXTS if text in self._ids}
+            {int(i) for i in ends if i is not None and 0 <= int(i) < size}
+            | ({self.eos_id} if self.eos_id is not None else set())
         )
 
         # Special tokens are cut out of the text before anything else, the longest first. Those that end a turn count
@@ -90,7 +97,7 @@ class Tokenizer:
         self._pieces: list[bytes | None] = [None] * size
         self._split: Callable[[str], list[int]]
         if pre is not None:
-            self._split = self._build_bpe(get("merges"), pre)
+            self._split = self._build_bpe(merges, pre)
         else:
             values = [float(s) for s in scores[:size]] if scores is not None else [0.0] * size
             byte_ids = [self._ids.get(f"<0x{b:02X}>", -1) for b in range(256)]
@@ -190,7 +197,7 @@ class Tokenizer:
                     if i > 0:
                         split.append(token)
                         if token in self._strips_right:
-                            piece = piece.lstrip(_ASCII_SPACE)
+                            piece = piece.lstrip(_WHITE_SPACE)
                     if piece:
                         split.append(piece)
             parts = split
