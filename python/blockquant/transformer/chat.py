@@ -36,7 +36,7 @@ def render_chat(template: str | None, messages: Sequence[Mapping[str, Any]], tok
         return "" if token is None else tokenizer.tokens[token]
 
     try:
-        return (
+        text: str = (
             _environment()
             .from_string(template)
             .render(
@@ -48,6 +48,7 @@ def render_chat(template: str | None, messages: Sequence[Mapping[str, Any]], tok
                 eos_token=special(tokenizer.eos_id),
             )
         )
+        return text
     except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as e:
         raise BlockquantError(f"the file's chat template fails on this conversation: {e}") from e
 
