@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 DATA = Path(__file__).parent / "data" / "recipes"
+# Metadata that llama.cpp wants before it quantizes a model of an architecture, beside what every model has.
+ARCHITECTURES: dict[str, dict[str, Any]] = json.loads((DATA.parent / "architectures.json").read_text())
 CASES = sorted(path.stem for path in DATA.glob("*.json"))
 Shapes = dict[str, tuple[int, ...]]
 
@@ -71,7 +73,7 @@ def test_every_file_type_has_one_recipe() -> None:
     assert len(names) == 36
     assert {"Q4_K_M", "IQ2_M", "TQ2_0", "MXFP4_MOE", "NVFP4", "Q1_0", "Q2_0", "BF16"} <= set(names)
     assert len({recipes.get(n).file_type for n in names}) == len(names)
-    assert recipes.get("q4_k") is recipes.get("Q4_K_M")
+    assert recipes.get("q4_k") is recipes.get("Q4_K_M") is recipes.get("15")
 
 
 def test_the_table_names_only_formats_and_conditions_that_exist() -> None:
@@ -238,7 +240,11 @@ def random_model(rng: random.Random) -> tuple[dict[str, Any], Shapes]:
             "hyper_connection.epsilon=1e-5"
         )
     metadata = {"general.architecture": name} | {f"{name}.{key}": value for key, value in values.items()}
+    return metadata, random_shapes(rng, layers, experts)
 
+
+def random_shapes(rng: random.Random, layers: int, experts: int) -> Shapes:
+    """Tensors of every role and none, some of them not in every layer."""
     shapes: Shapes = {}
     for end in _ENDS:
         if rng.random() < (0.9 if end == "token_embd.weight" else 0.5):
@@ -253,7 +259,7 @@ def random_model(rng: random.Random) -> tuple[dict[str, Any], Shapes]:
             if "exps" in part or ("_b." in part and rng.random() < 0.5):
                 shape = (experts or 2, *shape)
             shapes[f"blk.{i}.{part}"] = (row,) if "norm" in part or "bias" in part else shape
-    return metadata, shapes
+    return shapes
 
 
 LEAVE_OUTPUT = r"^output\.weight$"
@@ -303,13 +309,37 @@ def test_every_choice_fits_its_row(seed: int, recipe: str) -> None:
 @pytest.mark.native_oracle
 @pytest.mark.parametrize("seed", range(24))
 def test_random_models_against_llama_quantize(seed: int, tmp_path: Path) -> None:
-    native = pytest.importorskip("native_oracle")
-    native.llama()
     rng = random.Random(seed)
     metadata, shapes = random_model(rng)
-    source = quantize_models.header_only(tmp_path / "model.gguf", metadata, shapes, np.dtype(np.float32))
+    compare_with_llama_quantize(rng, metadata, shapes, table.RECIPES.values(), tmp_path)
+
+
+@pytest.mark.native_oracle
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_against_llama_quantize(architecture: str, tmp_path: Path) -> None:
+    rng = random.Random(architecture)
+    values = dict(ARCHITECTURES[architecture])
+    plain = values.pop("_global", {})
+    layers, experts = values.pop("_layers", rng.choice([12, 24, 40])), values.pop("_experts", rng.choice([0, 8, 16]))
+    values |= numbers("attention.group_norm_groups=8 attention.group_norm_epsilon=1e-5 features_length=256")
+    values |= {"expert_count": experts, "expert_used_count": 2} if experts else {}
+    values |= {"block_count": layers, "attention.head_count": 8, "attention.head_count_kv": rng.choice([1, 2, 8])}
+    values |= {"attention.layer_norm_epsilon": 1e-5}
+    metadata = quantize_models.hyper_parameters(architecture, **values) | plain
+    # Where there are experts, llama-quantize wants the layer in the name of each tensor of the feed-forward network.
+    shapes = random_shapes(rng, layers, experts)
+    compare_with_llama_quantize(rng, metadata, shapes, rng.sample(list(table.RECIPES.values()), 6), tmp_path)
+
+
+def compare_with_llama_quantize(
+    rng: random.Random, metadata: dict[str, Any], shapes: Shapes, chosen: Iterable[table.Recipe], directory: Path
+) -> None:
+    native = pytest.importorskip("native_oracle")
+    native.llama()
+    source = quantize_models.header_only(directory / "model.gguf", metadata, shapes, np.dtype(np.float32))
     compared = 0
-    for recipe in table.RECIPES.values():
+    for recipe in chosen:
         if recipe.name == "NVFP4":  # llama-quantize does not write it
             continue
         options = random_options(rng)

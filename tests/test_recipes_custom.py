@@ -28,6 +28,10 @@ for _i in range(8):
     }
 
 
+PAGE = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
+EXAMPLE = PAGE.split("```toml\n")[1].split("```")[0]
+
+
 def plan(text: str, **options: Any) -> dict[str, str]:
     chosen = recipes.plan(SHAPES, custom.parse(text), METADATA, **options)
     return {name: str(format) for name, format in chosen.items()}
@@ -166,6 +170,25 @@ def test_mistakes_are_named_with_their_line(text: str, message: str, tmp_path: P
     assert str(path) in str(caught.value)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_files_raise_nothing_but_valueerror(data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from([custom.dump(recipes.get("Q4_K_M")), EXAMPLE]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        text = (
+            text[:at]
+            + data.draw(st.sampled_from(["", '"', "]", "= ", " if ", "-1", "[[", "\n", "{}"]))
+            + text[at + 3 :]
+        )
+    try:
+        recipe = custom.parse(text)
+    except ValueError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    assert custom.parse(custom.dump(recipe)).base == recipe.base
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_bytes(b'base = "\xff"')
     with pytest.raises(ValueError, match="not UTF-8 at byte 8"):
@@ -189,13 +212,11 @@ def test_quantize_file_with_a_users_recipe(tmp_path: Path) -> None:
 
 
 def test_the_example_in_the_docs() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
-    text = page.split("```toml\n")[1].split("```")[0]
-    recipe = custom.parse(text)
+    recipe = custom.parse(EXAMPLE)
     assert recipe.name == "small experts"
     assert len(recipe.tensors) == 2
     for name in (*table.ROLES, *recipes.rules.CONDITIONS, *recipes.rules.NUMBERS):
-        assert f"`{name}" in page, name
+        assert f"`{name}" in PAGE, name
 
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def names() -> list[str]:
 def get(name: str | os.PathLike[str] | Recipe) -> Recipe:
     """The recipe of this name, in any case, or of a user's file that ends in .toml; a Recipe is returned as it is.
 
-    Q3_K, Q4_K and Q5_K mean their _M. ValueError with near names, or with the line of the file that is wrong.
+    Q3_K, Q4_K and Q5_K mean their _M, and a number is a file type. ValueError with near names, or with the line of the
+    file that is wrong.
     """
     if isinstance(name, Recipe):
         return name
@@ -57,6 +58,8 @@ def get(name: str | os.PathLike[str] | Recipe) -> Recipe:
         return load(text)
     key = text.upper()
     recipe = RECIPES.get(ALIASES.get(key, key))
+    if recipe is None and key.isdecimal():
+        recipe = next((r for r in RECIPES.values() if str(r.file_type) == key), None)
     if recipe is None:
         near = get_close_matches(key, RECIPES, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"the recipes are {', '.join(RECIPES)}"
