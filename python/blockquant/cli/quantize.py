@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blockquant.cli.options import overrides_of
+
 if TYPE_CHECKING:
     from blockquant.quantizer import QuantizationReport
 
@@ -22,19 +24,6 @@ EPILOG = """Examples:
 """
 
 
-def _overrides(given: list[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for text in given:
-        # The format comes after the last '=': a regular expression may have one too.
-        pattern, separator, format = text.rpartition("=")
-        if not separator or not pattern or not format:
-            raise typer.BadParameter(
-                f"{text!r} is not REGEX=FORMAT, such as 'ffn_down=Q6_K'", param_hint="--tensor-type"
-            )
-        pairs.append((pattern, format))
-    return pairs
-
-
 def quantize(
     source: Annotated[
         Path, typer.Argument(metavar="IN.gguf", help="F32, F16 or BF16 file, or the first shard of one.")
@@ -44,7 +33,9 @@ def quantize(
     imatrix: Annotated[Path | None, typer.Option(help="Importance matrix, .gguf or .dat.")] = None,
     tensor_type: Annotated[
         list[str] | None,
-        typer.Option(metavar="REGEX=FORMAT", help="Format of the tensors whose names match; the first match decides."),
+        typer.Option(
+            metavar="REGEX=FORMAT", help="Format (or 'keep') of tensors whose names match; the first match decides."
+        ),
     ] = None,
     output_tensor_type: Annotated[str | None, typer.Option(metavar="FORMAT", help="Format of output.weight.")] = None,
     token_embedding_type: Annotated[
@@ -80,7 +71,7 @@ def quantize(
     from blockquant.cli.progress import bar
     from blockquant.quantizer import has_journal, quantize_file, size_text
 
-    overrides = _overrides(tensor_type or [])
+    overrides = overrides_of(tensor_type or [])
     if not (resume or dry_run) and has_journal(target):
         print(f"an interrupted run for {target} is dropped; --resume would continue it", file=sys.stderr)
     with bar(Path(recipe).name) as progress:
