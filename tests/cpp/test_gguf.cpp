@@ -157,6 +157,9 @@ TEST_CASE("tensors must fit their format, the file and each other") {
     CHECK(contains(parse_error(one_tensor(five, 0, 0, 4)), "dimensions"));
     CHECK(contains(parse_error(one_tensor(negative, 0, 0, 4)), "64 bits"));
     CHECK(contains(parse_error(one_tensor(overflow, 0, 0, 4)), "64 bits"));
+    const uint64_t shapeless[] = {0, uint64_t{1} << 60}, vast[] = {0, (uint64_t{1} << 60) - 1};
+    CHECK(contains(parse_error(one_tensor(shapeless, 2, 0, 4)), "an address space"));
+    CHECK(parse_error(one_tensor(vast, 2, 0, 4)) == "");
     CHECK(contains(parse_error(one_tensor(hidden, 0, 0, 4)), "64 bits"));
     CHECK(contains(parse_error(one_tensor(many, 0, 0, 4)), "64 bits"));
     CHECK(contains(parse_error(one_tensor(row, 12, 0, 256)), "256"));
