@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from blockquant.gguf._header import ALIGNMENT_KEY, padded
+from blockquant.gguf._hidden import hidden_once
 from blockquant.gguf._journal import differing, recover, replace_header, sync_directory
 from blockquant.gguf._mapped import MappedFile
 from blockquant.gguf._reader import open
@@ -121,7 +122,8 @@ def edit(
             )
         if moved and not single:
             raise GGUFError(f"{path} is a set of shards: merge it before its alignment is changed")
-        spare = _spare_name(Path(output) if output is not None else report.path)
+        target = Path(output) if output is not None else report.path
+        spare = hidden_once(Path(os.path.realpath(target)), "partial")
         if moved and not dry_run:
             copy_set(source, spare, metadata, progress)
     # The mapping is gone: some systems refuse to replace a mapped file.
@@ -131,12 +133,12 @@ def edit(
         if not dry_run:
             replace_header(original, old, new)
         return report
-    report.path = Path(output) if output is not None else original
+    report.path = target
     report.nbytes = len(new) + max(shard.size - shard.data_offset, 0)
     if not dry_run:
         if not moved:
             _write_copy(original, spare, shard, new, progress)
-        _put(spare, report.path, original)
+        _put(spare, target, original)
     return report
 
 
@@ -261,12 +263,6 @@ def _write_copy(source: Path, target: Path, shard: MappedFile, header: bytes, pr
         with contextlib.suppress(OSError):
             target.unlink()
         raise
-
-
-def _spare_name(target: Path) -> Path:
-    """A hidden file beside the target (beside what it leads to, when it is a link)."""
-    real = Path(os.path.realpath(target))
-    return real.with_name(f".{real.name[:180]}.{os.getpid()}-{os.urandom(4).hex()}.partial")
 
 
 def _put(spare: Path, target: Path, like: Path) -> None:

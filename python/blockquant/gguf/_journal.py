@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from blockquant.gguf._hidden import hidden
 from blockquant.gguf._types import GGUFError
 
 _MAGIC = b"BQEDIT1\n"
@@ -24,7 +25,7 @@ _HEAD = struct.Struct("<8sQQQQ32s32s")  # magic, file size, header size, offset,
 def journal_path(path: Path) -> Path:
     """Where the journal of a file is; of a link, that of the file it leads to."""
     real = Path(os.path.realpath(path)) if os.path.islink(path) else path
-    return real.with_name(f".{real.name[:200]}.edit-journal")
+    return hidden(real, "edit-journal")
 
 
 def replace_header(path: Path, old: bytes, new: bytes) -> int:

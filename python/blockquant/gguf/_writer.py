@@ -17,6 +17,7 @@ import numpy as np
 
 from blockquant import _core
 from blockquant.gguf._header import Entry, HeaderPlan
+from blockquant.gguf._hidden import hidden_once
 from blockquant.gguf._journal import sync_directory
 from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, GGUFError, tensor_bytes
 
@@ -56,10 +57,8 @@ class GGUFWriter:
         if not self._target.parent.is_dir():
             # Here rather than when the hidden file is opened, whose name says nothing to anyone.
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(self._target.parent))
-        token = f"{os.getpid()}-{os.urandom(4).hex()}"
-        stem = self._target.name[:180]
-        self._partial = self._target.with_name(f".{stem}.{token}.partial")
-        self._spool = self._target.with_name(f".{stem}.{token}.data.partial")
+        self._partial = hidden_once(self._target, "partial")
+        self._spool = hidden_once(self._target, "data.partial")
         if tensors is not None:
             for name, (shape, format_) in tensors.items():
                 self._plan.add(name, tuple(int(n) for n in shape), str(format_))
