@@ -40,8 +40,11 @@ struct OutF16 {
     }
     template <class S>
     static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
-        S::store_f16(out, a);
-        S::store_f16(out + S::kWide, b);
+        S::store_f16(out, a, b);
+    }
+    template <class S>
+    static BQ_INLINE typename S::Table table(typename S::Wide a, typename S::Wide b) {
+        return S::table_f16(a, b);
     }
 };
 struct OutBF16 {
@@ -66,6 +69,10 @@ struct OutBF16PlainNans {
     template <class S>
     static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
         S::store_bf16_plain_nans(out, a, b);
+    }
+    template <class S>
+    static BQ_INLINE typename S::Table table(typename S::Wide a, typename S::Wide b) {
+        return S::table_bf16_plain_nans(a, b);
     }
 };
 
@@ -100,14 +107,12 @@ BQ_INLINE void chunk_values(typename S::Bytes raw, const float* scale, const flo
     });
 }
 
-// kBlocks blocks, 256 elements at most: body(chunk, i, vector).
-template <class S, FormatId id, int kBlocks, class Out = OutF32, class Body>
-BQ_INLINE void blocks_values(const uint8_t* w, Body&& body) {
+// kBlocks blocks, 256 elements at most, whose scales are at hand: body(chunk, i, vector).
+template <class S, FormatId id, int kBlocks, class Body>
+BQ_INLINE void blocks_values(const uint8_t* w, const float* scales, const float* minima, Body&& body) {
     using F = Unpack<S, id>;
     using Form = CommonForm<id>;
     constexpr int kRunsPerChunk = 32 / F::kRun, kChunksPerBlock = Form::elements / 32;
-    float scales[8 * kRunsPerChunk], minima[8 * kRunsPerChunk];
-    load_scales<S, id, kBlocks, Out>(w, scales, minima);
     S::template repeat<kBlocks * kChunksPerBlock>([&](int j) BQ_INLINE_LAMBDA {
         const auto raw = F::chunk(w + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
         chunk_values<S, id>(raw, scales + j * kRunsPerChunk, minima + j * kRunsPerChunk,
@@ -115,11 +120,21 @@ BQ_INLINE void blocks_values(const uint8_t* w, Body&& body) {
     });
 }
 
+// The same with their scales.
+template <class S, FormatId id, int kBlocks, class Body>
+BQ_INLINE void blocks_values(const uint8_t* w, Body&& body) {
+    constexpr int kScales = 256 / Unpack<S, id>::kRun;
+    float scales[kScales], minima[kScales];
+    load_scales<S, id, kBlocks, OutF32>(w, scales, minima);
+    blocks_values<S, id, kBlocks>(w, scales, minima, body);
+}
+
 // The same stored, two vectors at a time.
 template <class S, FormatId id, int kBlocks, class Out>
-BQ_INLINE void decode_blocks(const uint8_t* w, typename Out::Element* out) {
+BQ_INLINE void decode_blocks(const uint8_t* w, const float* scales, const float* minima,
+                             typename Out::Element* out) {
     typename S::Wide first = S::wide_zero();
-    blocks_values<S, id, kBlocks, Out>(w, [&](int j, int i, typename S::Wide v) BQ_INLINE_LAMBDA {
+    blocks_values<S, id, kBlocks>(w, scales, minima, [&](int j, int i, typename S::Wide v) BQ_INLINE_LAMBDA {
         if (i % 2 == 0)
             first = v;
         else
@@ -129,22 +144,15 @@ BQ_INLINE void decode_blocks(const uint8_t* w, typename Out::Element* out) {
 
 // kBlocks blocks to 16-bit floats by way of tables of the values of each run.
 template <class S, FormatId id, int kBlocks, class Out>
-BQ_INLINE void decode_blocks_by_level(const uint8_t* w, uint16_t* out) {
-    using F = Unpack<S, id>;
+BQ_INLINE void decode_blocks_by_level(const uint8_t* w, const uint8_t* prepared, const float* scales,
+                                      const float* minima, uint16_t* out) {
     using L = Levels<S, id>;
     using Form = CommonForm<id>;
     static constexpr LevelFloats<S, id> kFloats;
-    constexpr int kRunsPerChunk = 32 / F::kRun, kChunksPerBlock = Form::elements / 32;
-    constexpr int kChunks = kBlocks * kChunksPerBlock, kEntries = kRunsPerChunk * L::kCount;
-    constexpr int kVectors = (kChunks * kEntries + S::kWide - 1) / S::kWide;
-    static_assert(kEntries <= 16);
-
-    float scales[8 * kRunsPerChunk], minima[8 * kRunsPerChunk];
-    load_scales<S, id, kBlocks, Out>(w, scales, minima);
-    keep_in_memory(scales);
-    if constexpr (Form::has_minima) keep_in_memory(minima);
-
-    uint16_t table[kVectors * S::kWide];
+    constexpr int kRunsPerChunk = 32 / Unpack<S, id>::kRun, kChunks = kBlocks * Form::elements / 32;
+    constexpr int kEntries = kRunsPerChunk * L::kCount, kTable = 2 * S::kWide;
+    constexpr int kChunksPerTable = kTable / kEntries;
+    static_assert(kTable % kEntries == 0);
     const auto values = [&](int i) BQ_INLINE_LAMBDA {
         const int run = i * S::kWide / L::kCount, first = i * S::kWide % L::kCount;
         const auto v =
@@ -152,35 +160,60 @@ BQ_INLINE void decode_blocks_by_level(const uint8_t* w, uint16_t* out) {
         if constexpr (!Form::has_minima) return v;
         return S::sub(v, S::template repeat_each<L::kCount>(minima + run));
     };
-    S::template repeat<kVectors / 2>([&](int i) BQ_INLINE_LAMBDA {
-        Out::template store<S>(table + 2 * i * S::kWide, values(2 * i), values(2 * i + 1));
-    });
-    if constexpr (kVectors % 2 == 1)
-        Out::template store<S>(table + (kVectors - 1) * S::kWide, values(kVectors - 1));
-    keep_in_memory(table);
-    S::template repeat<kChunks>([&](int j) BQ_INLINE_LAMBDA {
-        auto index = L::index(w + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
-        if constexpr (kRunsPerChunk == 2) index = S::bit_or(index, S::bits(0xffff0000u, L::kCount));
-        S::template look_up<kEntries>(out + j * 32, table + j * kEntries, index);
+    typename S::Table table{};
+    S::template repeat<kChunks>([&](auto j) BQ_INLINE_LAMBDA {
+        if (j % kChunksPerTable == 0) {
+            const int i = 2 * (j / kChunksPerTable);
+            table = Out::template table<S>(values(i), values(i + 1));
+        }
+        const auto index = ChunkLevels<S, id>::index(w, prepared, j);
+        S::template look_up<kEntries>(out + j * 32, table, j % kChunksPerTable, index);
     });
 }
 
+// Scales are computed for some hundreds of elements ahead of their use: a processor that waits for the scales
+// of 256 elements at a time has too little else to do.
 template <class S, FormatId id, class Out>
 void decode_row_of(const uint8_t* w, typename Out::Element* out, int64_t k) {
     using Form = CommonForm<id>;
-    constexpr int kGroup = 256 / Form::elements;
-    const auto step = [&](auto blocks) BQ_INLINE_LAMBDA {
-        constexpr int kBlocks = decltype(blocks)::value;
-        if constexpr (S::kLooksUp && sizeof(typename Out::Element) == 2 && Levels<S, id>::kCount != 0)
-            decode_blocks_by_level<S, id, kBlocks, Out>(w, out);
-        else
-            decode_blocks<S, id, kBlocks, Out>(w, out);
-        w += kBlocks * Form::bytes;
-        out += kBlocks * Form::elements;
+    using Prepared = ChunkLevels<S, id>;
+    constexpr int kRunsPerChunk = 32 / Unpack<S, id>::kRun;
+    constexpr bool kByLevel = sizeof(typename Out::Element) == 2 && Levels<S, id>::kCount != 0 &&
+                              kRunsPerChunk * Levels<S, id>::kCount <= S::kLooksUp;
+    constexpr int kBlocks = 256 / Form::elements, kBytes = kBlocks * Form::bytes, kScales = 8 * kRunsPerChunk;
+    constexpr int kAhead = 8, kPrepared = kByLevel ? Prepared::kBytes : 1;
+    float scales[kAhead * kScales], minima[Form::has_minima ? kAhead * kScales : 1];
+    alignas(64) uint8_t prepared[kAhead * kPrepared];
+    const auto prepare = [&](auto blocks, int64_t at) BQ_INLINE_LAMBDA {
+        const uint8_t* from = w + at * kBytes;
+        load_scales<S, id, decltype(blocks)::value, Out>(from, scales + at * kScales, minima + at * kScales);
+        if constexpr (kByLevel) Prepared::prepare(from, prepared + at * kPrepared);
     };
-    for (; k >= 256; k -= 256) step(Index<kGroup>{});
-    if constexpr (kGroup > 1)
-        for (; k > 0; k -= Form::elements) step(Index<1>{});
+    const auto decode = [&](auto blocks, int64_t at) BQ_INLINE_LAMBDA {
+        constexpr int n = decltype(blocks)::value;
+        const uint8_t* from = w + at * kBytes;
+        const float *scale = scales + at * kScales, *minimum = minima + at * kScales;
+        if constexpr (kByLevel)
+            decode_blocks_by_level<S, id, n, Out>(from, prepared + at * kPrepared, scale, minimum,
+                                                  out + at * 256);
+        else
+            decode_blocks<S, id, n, Out>(from, scale, minimum, out + at * 256);
+    };
+    while (k >= 256) {
+        const int64_t ahead = k / 256 < kAhead ? k / 256 : kAhead;
+        for (int64_t i = 0; i < ahead; ++i) prepare(Index<kBlocks>{}, i);
+        keep_in_memory(scales);
+        if constexpr (Form::has_minima) keep_in_memory(minima);
+        for (int64_t i = 0; i < ahead; ++i) decode(Index<kBlocks>{}, i);
+        w += ahead * kBytes;
+        out += ahead * 256;
+        k -= ahead * 256;
+    }
+    if constexpr (kBlocks > 1)
+        for (; k > 0; k -= Form::elements, w += Form::bytes, out += Form::elements) {
+            prepare(Index<1>{}, 0);
+            decode(Index<1>{}, 0);
+        }
 }
 
 // ---- the float formats: kWide elements at once, the last ones through a padded copy

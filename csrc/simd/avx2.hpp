@@ -213,6 +213,10 @@ struct Avx2 {
     static BQ_INLINE void store_f16(uint16_t* p, Wide a) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
     }
+    static BQ_INLINE void store_f16(uint16_t* p, Wide a, Wide b) {
+        store_f16(p, a);
+        store_f16(p + kWide, b);
+    }
     static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {
         const __m256i bits = _mm256_castps_si256(a);
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -233,7 +237,7 @@ struct Avx2 {
         return _mm256_blendv_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)),
                                 _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
     }
-    static BQ_INLINE void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) {
+    static BQ_INLINE __m256i table_bf16_plain_nans(Wide a, Wide b) {
         const auto rounded = [](__m256 v) BQ_INLINE_LAMBDA {
             const __m256i bits = _mm256_castps_si256(v);
             const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -241,7 +245,10 @@ struct Avx2 {
             return _mm256_srli_epi32(_mm256_add_epi32(up, odd), 16);
         };
         const __m256i packed = _mm256_packus_epi32(rounded(a), rounded(b));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+        return _mm256_permute4x64_epi64(packed, 0xd8);
+    }
+    static BQ_INLINE void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), table_bf16_plain_nans(a, b));
     }
     static constexpr int kStreams = 64;  // a cache line
     static BQ_INLINE void stream_f32(float* p, Wide a) { _mm256_stream_ps(p, a); }
@@ -250,31 +257,38 @@ struct Avx2 {
         _mm256_stream_si256(reinterpret_cast<__m256i*>(to + 32), load(from + 32));
     }
     // Each of the floats p[0], p[1], ... kTimes times.
-    static constexpr bool kLooksUp = true;
     template <int kTimes>
     static BQ_INLINE Wide repeat_each(const float* p) {
         if constexpr (kTimes == 4) return load_pair(p);
         return splat8(*p);
     }
-    // table[i] for each byte i of 32, which is below kCount. Bytes are looked up, the low and the high ones.
+    // Tables of 2 * kWide 16-bit floats, and entry kCount * part + i for each byte i of 32, which is below
+    // kCount. Bytes are looked up, the low and the high ones.
+    static constexpr int kLooksUp = 16;
+    using Table = __m256i;
+    using LevelIndex = Bytes;
+    static BQ_INLINE LevelIndex level_index(Bytes i) { return i; }
+    static BQ_INLINE Table table_f16(Wide a, Wide b) {
+        const __m128i low = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT);
+        const __m128i high = _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT);
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+    }
     template <int kCount>
-    static BQ_INLINE void look_up(uint16_t* out, const uint16_t* table, Bytes i) {
+    static BQ_INLINE void look_up(uint16_t* out, Table t, int part, LevelIndex i) {
+        // The bytes of entries 0-7 and 8-15, each with the low ones first.
+        const __m256i order = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4,
+                                               6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+        const __m256i bytes = _mm256_shuffle_epi8(t, order);
         __m256i low, high;
-        const __m256i low_byte = _mm256_set1_epi16(255);
         if constexpr (kCount == 16) {
-            const __m256i entries = load(table);
-            const __m256i bytes =
-                _mm256_packus_epi16(_mm256_and_si256(entries, low_byte), _mm256_srli_epi16(entries, 8));
             low = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(bytes, 0x88), i);
             high = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(bytes, 0xdd), i);
         } else {
-            const __m256i entries = _mm256_broadcastsi128_si256(
-                kCount == 8 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(table))
-                            : _mm_loadl_epi64(reinterpret_cast<const __m128i*>(table)));
-            const __m256i bytes =
-                _mm256_packus_epi16(_mm256_and_si256(entries, low_byte), _mm256_srli_epi16(entries, 8));
-            low = _mm256_shuffle_epi8(bytes, i);
-            high = _mm256_shuffle_epi8(bytes, _mm256_or_si256(i, splat(8)));
+            const int first = kCount * part % 8;
+            const __m256i entries = kCount * part < 8 ? _mm256_permute4x64_epi64(bytes, 0x44)
+                                                      : _mm256_permute4x64_epi64(bytes, 0xee);
+            low = _mm256_shuffle_epi8(entries, first == 0 ? i : _mm256_or_si256(i, splat(first)));
+            high = _mm256_shuffle_epi8(entries, _mm256_or_si256(i, splat(8 + first)));
         }
         const __m256i outer = _mm256_unpacklo_epi8(low, high);  // elements 0-7 and 16-23
         const __m256i inner = _mm256_unpackhi_epi8(low, high);

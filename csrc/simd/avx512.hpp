@@ -48,6 +48,10 @@ struct Avx512 : Avx2 {
     static BQ_INLINE void store_f16(uint16_t* p, Wide a) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
     }
+    static BQ_INLINE void store_f16(uint16_t* p, Wide a, Wide b) {
+        store_f16(p, a);
+        store_f16(p + kWide, b);
+    }
     static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {
         const __m512i bits = _mm512_castps_si512(a);
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -63,7 +67,7 @@ struct Avx512 : Avx2 {
                                                31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
         _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded_to_bf16(a), upper, rounded_to_bf16(b)));
     }
-    static BQ_INLINE void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) {
+    static BQ_INLINE __m512i table_bf16_plain_nans(Wide a, Wide b) {
         const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33,
                                                31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
         const auto rounded = [](__m512 v) BQ_INLINE_LAMBDA {
@@ -72,7 +76,10 @@ struct Avx512 : Avx2 {
             return _mm512_mask_add_epi32(up, _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000)), up,
                                          one);
         };
-        _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded(a), upper, rounded(b)));
+        return _mm512_permutex2var_epi16(rounded(a), upper, rounded(b));
+    }
+    static BQ_INLINE void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) {
+        _mm512_storeu_si512(p, table_bf16_plain_nans(a, b));
     }
     static BQ_INLINE void stream_f32(float* p, Wide a) { _mm512_stream_ps(p, a); }
     static BQ_INLINE void stream(uint8_t* to, const uint8_t* from) {
@@ -89,16 +96,24 @@ struct Avx512 : Avx2 {
             return _mm512_set1_ps(*p);
         }
     }
+    static constexpr int kLooksUp = 32;
+    static constexpr bool kGridLevels = true;
+    using Table = __m512i;
+    using LevelIndex = __m512i;  // words, of which five bits count
+    static BQ_INLINE LevelIndex level_index(Bytes i) { return _mm512_cvtepu8_epi16(i); }
+    static BQ_INLINE Table table_f16(Wide a, Wide b) {
+        const __m256i low = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT);
+        const __m256i high = _mm512_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT);
+        return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    }
     template <int kCount>
-    static BQ_INLINE void look_up(uint16_t* out, const uint16_t* table, Bytes i) {
-        __m512i entries;
-        if constexpr (kCount == 16)
-            entries = _mm512_castsi256_si512(load(table));
-        else
-            entries = _mm512_castsi128_si512(kCount == 8
-                                                 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(table))
-                                                 : _mm_loadl_epi64(reinterpret_cast<const __m128i*>(table)));
-        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(i), entries));
+    static BQ_INLINE void look_up(uint16_t* out, Table t, int part, LevelIndex i) {
+        // The entries of the part to the front: words of four entries, whose numbers count modulo eight.
+        const int64_t first = part * kCount / 4;
+        const __m512i order = _mm512_setr_epi64(first, first + 1, first + 2, first + 3, first + 4, first + 5,
+                                                first + 6, first + 7);
+        if (first != 0) t = _mm512_permutexvar_epi64(order, t);
+        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(i, t));
     }
     static BQ_INLINE float wide_sum(Wide a) {
         return Avx2::sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));

@@ -215,6 +215,10 @@ struct Neon {
     static BQ_INLINE void store_f16(uint16_t* p, Wide a) {
         vst1q_u16(p, vreinterpretq_u16_f16(vcombine_f16(vcvt_f16_f32(a.low), vcvt_f16_f32(a.high))));
     }
+    static BQ_INLINE void store_f16(uint16_t* p, Wide a, Wide b) {
+        store_f16(p, a);
+        store_f16(p + kWide, b);
+    }
     static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {
         vst1q_u16(p, vcombine_u16(to_bf16(a.low), to_bf16(a.high)));
     }
@@ -225,7 +229,7 @@ struct Neon {
         store_bf16(p + kWide, b);
     }
     static constexpr int kStreams = 0;
-    static constexpr bool kLooksUp = false;
+    static constexpr int kLooksUp = 0;
     static BQ_INLINE float wide_sum(Wide a) { return sum(a); }
 
     // ---- activations

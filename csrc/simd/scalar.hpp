@@ -240,6 +240,10 @@ struct Scalar {
     static inline void store_f16(uint16_t* p, Wide a) {
         for (int i = 0; i < 8; ++i) p[i] = f32_to_f16(a.v[i]);
     }
+    static inline void store_f16(uint16_t* p, Wide a, Wide b) {
+        store_f16(p, a);
+        store_f16(p + kWide, b);
+    }
     static inline void store_bf16(uint16_t* p, Wide a) {
         for (int i = 0; i < 8; ++i) p[i] = f32_to_bf16(a.v[i]);
     }
@@ -255,7 +259,7 @@ struct Scalar {
     // How many bytes `stream` stores past the caches, to a multiple of their number; 0: there is no `stream`.
     static constexpr int kStreams = 0;
     // Whether the vocabulary has look_up and repeat_each, below.
-    static constexpr bool kLooksUp = false;
+    static constexpr int kLooksUp = 0;
     static inline float wide_sum(Wide a) { return sum(a); }
 
     // ---- activations

@@ -1,5 +1,5 @@
 // AVX-512 with VNNI (Ice Lake, Zen 4 and later).
-#include "simd/avx512.hpp"
+#include "simd/grid_levels_avx512.hpp"
 #include "targets/instantiate.hpp"
 #include "targets/targets.hpp"
 
