@@ -76,7 +76,7 @@ def measure(
         graph.close()
     work = data.nbytes / 1e9 if few else 2.0 * m * n * k / 1e9
     figures = {side: work / spent for side, spent in taken.items()}
-    peak = "fma" if f.is_float else "vnni" if isas[-1] == "avx512" else "maddubs"
+    peak = "fma" if f.is_float else "vnni" if isas[-1].startswith("avx512") else "maddubs"
     limit = {"read": 1.0} if few else {peak: float(threads)}
     for what, times in limit.items():
         if what in before:

@@ -54,30 +54,39 @@ BQ_INLINE void store_signs(uint8_t* p, __m256i signs) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), signs);
 }
 
+// The codes of 32 elements at the bottom of their words, from the four codes of their points in each 64 bits.
+BQ_INLINE __m512i codes_of_elements(__m512i four) {
+    // Lane n of 128 bits takes code n for each of its words.
+    const __m512i spread =
+        _mm512_set_epi64(0x0706070607060706, 0x0706070607060706, 0x0504050405040504, 0x0504050405040504,
+                         0x0302030203020302, 0x0302030203020302, 0x0100010001000100, 0x0100010001000100);
+    const __m512i down = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 2, 4, 6, 8, 10, 12, 14));
+    return _mm512_srlv_epi16(_mm512_shuffle_epi8(four, spread), down);
+}
+
+// Indices from codes of two bits: the third bit is set where that of `third` is, the fourth in a second run.
+template <int kRun>
+BQ_INLINE __m512i index_of_codes(__m512i codes, uint32_t third) {
+    const __m512i second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(8), 1);
+    const __m512i run = kRun == 16 ? second : _mm512_setzero_si512();
+    const __m512i index =
+        _mm512_ternarylogic_epi64(codes, _mm512_set1_epi16(3), run, 0xea);  // codes & 3 | run
+    return _mm512_mask_add_epi16(index, third, index, _mm512_set1_epi16(4));
+}
+
 // Prepared: 32 codes of eight elements, and a sign for each element of 256.
+template <int kRun>
 struct PointsOfEight {
     static constexpr int kBytes = 96;
-    template <int kRun>
-    static BQ_INLINE __m512i index(const uint8_t* prepared, int j) {
-        // Lane n of 128 bits has code n of the chunk in each word.
-        const __m512i lanes = _mm512_set1_epi64(load_as<int64_t>(prepared + 8 * j));
-        const __m512i spread =
-            _mm512_set_epi64(0x0706070607060706, 0x0706070607060706, 0x0504050405040504, 0x0504050405040504,
-                             0x0302030203020302, 0x0302030203020302, 0x0100010001000100, 0x0100010001000100);
-        const __m512i down = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 2, 4, 6, 8, 10, 12, 14));
-        const __m512i run = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(8), 1);
-        const __m512i level = _mm512_srlv_epi16(_mm512_shuffle_epi8(lanes, spread), down);
-        // Two bits of the level, and the levels of the second run.
-        const __m512i two = _mm512_ternarylogic_epi64(level, _mm512_set1_epi16(3),
-                                                      kRun == 16 ? run : _mm512_setzero_si512(), 0xea);
-        return _mm512_mask_add_epi16(two, load_as<uint32_t>(prepared + 64 + 4 * j), two,
-                                     _mm512_set1_epi16(4));
+    static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
+        const __m512i codes = codes_of_elements(_mm512_set1_epi64(load_as<int64_t>(prepared + 8 * j)));
+        return index_of_codes<kRun>(codes, load_as<uint32_t>(prepared + 64 + 4 * j));
     }
 };
 // Prepared: 64 codes of four elements, and the signs.
 struct PointsOfFour {
     static constexpr int kBytes = 160;
-    static BQ_INLINE __m512i index(const uint8_t* prepared, int j) {
+    static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
         // Lane n has code 2 n in its lower words and code 2 n + 1 in the upper ones.
         const __m512i lanes =
             _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(prepared + 16 * j)));
@@ -94,7 +103,7 @@ struct PointsOfFour {
 
 template <class S>
     requires(S::kGridLevels)
-struct ChunkLevels<S, FormatId::IQ2_XXS> : PointsOfEight {
+struct ChunkLevels<S, FormatId::IQ2_XXS> : PointsOfEight<32> {
     static BQ_INLINE void prepare(const uint8_t* b, uint8_t* to) {
         const __m512i runs = _mm512_loadu_si512(b + offsetof(BlockIQ2_XXS, runs));
         const __m256i points = _mm512_cvtepi64_epi32(runs);
@@ -102,22 +111,16 @@ struct ChunkLevels<S, FormatId::IQ2_XXS> : PointsOfEight {
                             codes_of_points<256>(codebooks::iq2_xxs::kGrid, _mm512_cvtepu8_epi16(points)));
         store_signs(to + 64, signs_of_four_sevens(_mm512_cvtepi64_epi32(_mm512_srli_epi64(runs, 32))));
     }
-    static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
-        return PointsOfEight::index<32>(prepared, j);
-    }
 };
 
 template <class S>
     requires(S::kGridLevels)
-struct ChunkLevels<S, FormatId::IQ2_XS> : PointsOfEight {
+struct ChunkLevels<S, FormatId::IQ2_XS> : PointsOfEight<16> {
     static BQ_INLINE void prepare(const uint8_t* b, uint8_t* to) {
         const __m512i v = _mm512_loadu_si512(b + offsetof(BlockIQ2_XS, qs));
         const __m512i points = _mm512_and_si512(v, _mm512_set1_epi16(511));
         _mm512_storeu_si512(to, codes_of_points<512>(codebooks::iq2_xs::kGrid, points));
         store_signs(to + 64, with_eighth_sign(_mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 9))));
-    }
-    static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
-        return PointsOfEight::index<16>(prepared, j);
     }
 };
 
@@ -130,9 +133,6 @@ struct ChunkLevels<S, FormatId::IQ3_XXS> : PointsOfFour {
             _mm512_storeu_si512(to + 64 * i, codes_of_points<256>(codebooks::iq3_xxs::kGrid, points));
         }
         store_signs(to + 128, signs_of_four_sevens(S::load(b + offsetof(BlockIQ3_XXS, signs_scale))));
-    }
-    static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
-        return PointsOfFour::index(prepared, j);
     }
 };
 
@@ -154,32 +154,28 @@ struct ChunkLevels<S, FormatId::IQ3_S> : PointsOfFour {
         }
         store_signs(to + 128, S::load(b + offsetof(BlockIQ3_S, signs)));
     }
-    static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
-        return PointsOfFour::index(prepared, j);
-    }
 };
 
-// Prepared for the large grids: the numbers of 32 points, and a bit for each element of 256, which is the
-// third of its index. The bytes of the points are loaded; bits kFrom and kFrom + 1 of them say the level.
-template <class S, FormatId id, int kFrom>
-struct LoadedPoints {
+// Prepared for the large grids: the numbers of 32 points, and a bit for each element of 256. The codes are
+// loaded one by one; kAdd turns them into the order of Levels. Points of bytes would be shorter work, but
+// those of IQ1 fill half of the level-1 cache, from which the floats that are written push them.
+template <int kRun, int kAdd>
+struct LoadedCodes {
     static constexpr int kBytes = 96;
-    template <class Table>
-    static BQ_INLINE __m512i index_of(const Table& points, const uint8_t* prepared, int j) {
+    static BQ_INLINE __m512i index_of(const uint16_t* grid, const uint8_t* prepared, int j) {
         const uint8_t* p = prepared + 8 * j;
-        const __m256i loaded = S::load_points(points.at, load_as<uint16_t>(p), load_as<uint16_t>(p + 2),
-                                              load_as<uint16_t>(p + 4), load_as<uint16_t>(p + 6));
-        const __m512i two = S::level_index(S::field(loaded, kFrom, 2, 0));
-        const __m512i index =
-            _mm512_mask_add_epi16(two, load_as<uint32_t>(prepared + 64 + 4 * j), two, _mm512_set1_epi16(4));
-        if constexpr (Unpack<S, id>::kRun == 32) return index;
-        return _mm512_mask_add_epi16(index, 0xffff0000u, index, _mm512_set1_epi16(8));
+        const uint64_t four = grid[load_as<uint16_t>(p)] | uint64_t{grid[load_as<uint16_t>(p + 2)]} << 16 |
+                              uint64_t{grid[load_as<uint16_t>(p + 4)]} << 32 |
+                              uint64_t{grid[load_as<uint16_t>(p + 6)]} << 48;
+        __m512i codes = codes_of_elements(_mm512_set1_epi64(static_cast<int64_t>(four)));
+        if constexpr (kAdd != 0) codes = _mm512_add_epi16(codes, _mm512_set1_epi16(kAdd));
+        return index_of_codes<kRun>(codes, load_as<uint32_t>(prepared + 64 + 4 * j));
     }
 };
 
 template <class S>
     requires(S::kGridLevels)
-struct ChunkLevels<S, FormatId::IQ2_S> : LoadedPoints<S, FormatId::IQ2_S, 4> {
+struct ChunkLevels<S, FormatId::IQ2_S> : LoadedCodes<16, 0> {
     static BQ_INLINE void prepare(const uint8_t* b, uint8_t* to) {
         const __m128i high =
             _mm_cvtepu8_epi16(_mm_cvtsi64_si128(load_as<int64_t>(b + offsetof(BlockIQ2_S, qh))));
@@ -191,13 +187,13 @@ struct ChunkLevels<S, FormatId::IQ2_S> : LoadedPoints<S, FormatId::IQ2_S, 4> {
         store_signs(to + 64, S::load(b + offsetof(BlockIQ2_S, signs)));
     }
     static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
-        return ChunkLevels::index_of(codebooks::iq2_s::kPoints, prepared, j);
+        return ChunkLevels::index_of(codebooks::iq2_s::kGrid, prepared, j);
     }
 };
 
 template <class S>
     requires(S::kGridLevels)
-struct ChunkLevels<S, FormatId::IQ1_S> : LoadedPoints<S, FormatId::IQ1_S, 3> {
+struct ChunkLevels<S, FormatId::IQ1_S> : LoadedCodes<32, 3> {
     static BQ_INLINE void prepare(const uint8_t* b, uint8_t* to) {
         const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + offsetof(BlockIQ1_S, qh)));
         const __m512i down = _mm512_set1_epi64(0x0009000600030000);
@@ -210,13 +206,13 @@ struct ChunkLevels<S, FormatId::IQ1_S> : LoadedPoints<S, FormatId::IQ1_S, 3> {
         store_signs(to + 64, _mm256_xor_si256(top, _mm256_set1_epi32(-1)));
     }
     static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
-        return ChunkLevels::index_of(codebooks::iq1_s::kPoints, prepared, j);
+        return ChunkLevels::index_of(codebooks::iq1_s::kGrid, prepared, j);
     }
 };
 
 template <class S>
     requires(S::kGridLevels)
-struct ChunkLevels<S, FormatId::IQ1_M> : LoadedPoints<S, FormatId::IQ1_M, 3> {
+struct ChunkLevels<S, FormatId::IQ1_M> : LoadedCodes<16, 3> {
     static BQ_INLINE void prepare(const uint8_t* b, uint8_t* to) {
         const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + offsetof(BlockIQ1_M, qh)));
         const __m512i down = _mm512_set1_epi64(0x000c000800040000);
@@ -227,7 +223,7 @@ struct ChunkLevels<S, FormatId::IQ1_M> : LoadedPoints<S, FormatId::IQ1_M, 3> {
         store_signs(to + 64, S::bit_mask(~_mm512_test_epi16_mask(nibbles, _mm512_set1_epi16(8))));
     }
     static BQ_INLINE __m512i index(const uint8_t*, const uint8_t* prepared, int j) {
-        return ChunkLevels::index_of(codebooks::iq1_s::kPoints, prepared, j);
+        return ChunkLevels::index_of(codebooks::iq1_s::kGrid, prepared, j);
     }
 };
 

@@ -26,8 +26,13 @@ struct Tables {
         add(avx2, {fill_avx2, fill_avx2_matmul, fill_avx2_encode});
 #endif
 #if defined(BQ_HAVE_AVX512)
-        add(avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl && cpu.avx512vnni,
-            {fill_avx512, fill_avx512_matmul, fill_avx512_encode});
+        const bool avx512 =
+            avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl && cpu.avx512vnni;
+        add(avx512, {fill_avx512, fill_avx512_matmul, fill_avx512_encode});
+#if defined(BQ_HAVE_AVX512_BF16)
+        add(avx512 && cpu.avx512bf16,
+            {fill_avx512, fill_avx512_matmul, fill_avx512_encode, fill_avx512_bf16});
+#endif
 #endif
 #if defined(BQ_HAVE_NEON)
         add(cpu.neon, {fill_neon, fill_neon_matmul, fill_neon_encode});

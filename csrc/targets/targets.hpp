@@ -14,6 +14,7 @@ void fill_avx2_encode(KernelTable& table);
 void fill_avx512(KernelTable& table);
 void fill_avx512_matmul(KernelTable& table);
 void fill_avx512_encode(KernelTable& table);
+void fill_avx512_bf16(KernelTable& table);  // after those of avx512
 void fill_neon(KernelTable& table);
 void fill_neon_matmul(KernelTable& table);
 void fill_neon_encode(KernelTable& table);

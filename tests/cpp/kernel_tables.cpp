@@ -16,6 +16,7 @@ namespace bq {
 void fill_avx512_emulated(KernelTable& table);
 void fill_avx512_matmul_emulated(KernelTable& table);
 void fill_avx512_encode_emulated(KernelTable& table);
+void fill_avx512_bf16_emulated(KernelTable& table);
 }  // namespace bq
 #endif
 
@@ -35,7 +36,12 @@ std::vector<const KernelTable*> runnable_kernels() {
             fill_avx512_encode_emulated(table);
             return table;
         }();
-        tables.push_back(&emulated);
+        static const KernelTable with_bf16 = [] {
+            KernelTable table = emulated;
+            fill_avx512_bf16_emulated(table);
+            return table;
+        }();
+        tables.insert(tables.end(), {&emulated, &with_bf16});
     }
 #endif
     return tables;

@@ -53,6 +53,7 @@ TEST_CASE("tables follow the CPU's features") {
     };
     if (has("avx2")) CHECK((cpu.avx2 && cpu.fma && cpu.f16c));
     if (has("avx512")) CHECK((has("avx2") && cpu.avx512f && cpu.avx512vnni));
+    if (has("avx512_bf16")) CHECK((has("avx512") && cpu.avx512bf16));
     if (has("neon_dotprod")) CHECK((has("neon") && cpu.dotprod));
 #if defined(__aarch64__)
     CHECK(has("neon"));

@@ -135,3 +135,25 @@ static inline __m512i bq_emulated_i32gather_epi32(__m512i i, const int* base) {
 }
 #undef _mm512_i32gather_epi32
 #define _mm512_i32gather_epi32(i, base, four) bq_emulated_i32gather_epi32(i, base)
+
+// Rounding to bfloat16: subnormal numbers count as zero, NaNs become quiet.
+static inline uint16_t bq_emulated_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7f800000u) == 0) return static_cast<uint16_t>((bits & 0x80000000u) >> 16);
+    if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40);
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+static inline __m256i bq_emulated_cvtneps_pbh(__m512 a) {
+    float in[16];
+    uint16_t out[16];
+    simde_mm512_storeu_ps(in, a);
+    for (int i = 0; i < 16; ++i) out[i] = bq_emulated_bf16(in[i]);
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(out));
+}
+#undef _mm512_cvtneps_pbh
+#define _mm512_cvtneps_pbh(a) bq_emulated_cvtneps_pbh(a)
+#undef _mm512_cvtne2ps_pbh
+#define _mm512_cvtne2ps_pbh(high, low)                                                 \
+    simde_mm512_inserti32x8(simde_mm512_castsi256_si512(bq_emulated_cvtneps_pbh(low)), \
+                            bq_emulated_cvtneps_pbh(high), 1)
