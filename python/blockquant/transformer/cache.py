@@ -29,6 +29,7 @@ class KVCache:
         self.n_ctx, self.kind = n_ctx, kind
         self.position = 0  # positions stored, and the position of the next token
         self.scratch: dict[int, Any] = {}  # the decoder's buffers, by number of rows
+        self.rotations: list[Any] = []  # the decoder's, in a context of this size
         self._config = config
         self.layers: list[tuple[Array, Array]] = [self._allocate(0) for _ in range(config.n_layers)]
 

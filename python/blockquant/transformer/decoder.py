@@ -169,7 +169,8 @@ class Decoder:
         cache.reserve(rows)
         b = self._buffers_of(rows, cache)
         self.embed(tokens, b)
-        ropes = [self.rope_rows(f, cache.position, rows) for f in self.frequencies(cache.n_ctx)]
+        cache.rotations = cache.rotations or self.frequencies(cache.n_ctx)
+        ropes = [self.rope_rows(rotation, cache.position, rows) for rotation in cache.rotations]
         for layer in self.layers:
             self.attention(layer, b, cache, ropes[layer.rope])
             self.feed_forward(layer, b)

@@ -223,8 +223,8 @@ class Model:
             raise BlockquantError("a stop string must not be empty")
         sampling.check_vocabulary(self.n_vocab)
         self._check_open()
-        if session is None:
-            session = self.session()
+        if session is None:  # no larger than needed: LongRoPE goes by the size
+            session = self.session(min(self.n_ctx, len(prompt) + max_tokens))
         elif not session.belongs_to(self._decoder):
             raise BlockquantError("the session belongs to another model")
         ids = check_tokens(prompt, self.n_vocab, session.n_ctx)
