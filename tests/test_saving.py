@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from blockquant import gguf
 from blockquant.converter.floats import to_bfloat16_bits
+from blockquant.converter.safetensors import open_checkpoint
 
 
 def save(*args: Any, **options: Any) -> dict[str, Any]:
@@ -115,6 +116,20 @@ def test_names_of_hugging_face_give_what_convert_gives(name: str, recipe: str, t
     architecture = config.pop("architectures")[0]
     bq.save_gguf(tensors, tmp_path / "held.gguf", architecture, config=config, tokenizer=source, recipe=recipe)
     assert (tmp_path / "held.gguf").read_bytes() == (tmp_path / "folder.gguf").read_bytes()
+    bq.save_gguf(tensors, tmp_path / "held.gguf", "llama", config=source, recipe=recipe)
+    assert (tmp_path / "held.gguf").read_bytes() == (tmp_path / "folder.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("name", convert_families.CASES)
+def test_every_family(name: str, tmp_path: Path) -> None:
+    source = convert_families.CASES[name][0](tmp_path)
+    tensors = {
+        key: stored.data.view(ml_dtypes.bfloat16) if stored.dtype == "BF16" else stored.data
+        for key, stored in open_checkpoint(source).items()
+    }
+    bq.convert(source, tmp_path / "folder.gguf", "Q4_K_M")
+    bq.save_gguf(tensors, tmp_path / "held.gguf", config=source, recipe="Q4_K_M")
+    assert (tmp_path / "held.gguf").read_bytes() == (tmp_path / "folder.gguf").read_bytes()
 
 
 def test_metadata_comes_before_what_is_found(tmp_path: Path) -> None:
@@ -175,7 +190,17 @@ def test_tied_weights_that_differ_are_both_written(tmp_path: Path) -> None:
         ({"architecture": "llama", "recipe": "Q9"}, ValueError, "unknown dtype 'Q9'"),
         ({"architecture": "llama", "recipe": "f16", "pure": True}, ValueError, "pure goes with a recipe"),
         ({"config": {"architectures": ["T5Model"]}}, ValueError, "'T5Model' is not supported"),
-        ({"config": {}, "architecture": "llama"}, ValueError, "architecture is the model's class, and 'llama'"),
+        ({"config": {}, "architecture": "llama"}, ValueError, "architecture None is not supported"),
+        (
+            {"config": convert_models.base_config("Qwen3ForCausalLM"), "architecture": "llama"},
+            ValueError,
+            "the config is that of a 'qwen3' file, not 'llama'",
+        ),
+        (
+            {"architecture": "llama", "state_dict": {"model.embed_tokens.weight": np.ones((4, 64), np.float32)}},
+            ValueError,
+            "have Hugging Face's names: give config= for a llama file",
+        ),
         ({"architecture": "llama", "state_dict": {"a": 3}}, TypeError, "tensor 'a' must be an array, got int"),
         ({"architecture": "llama", "state_dict": {"a": np.array(["x"])}}, TypeError, "tensor 'a' has dtype str"),
         ({"architecture": "llama", "state_dict": {}}, ValueError, "no tensors to write"),

@@ -37,6 +37,7 @@ _DTYPES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+_EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _MEMORY = SimpleNamespace(path="the state dict")  # where a checkpoint's tensor has its file
 
@@ -74,8 +75,8 @@ def save_gguf(
         state_dict: name -> tensor: numpy, torch (taken to the CPU one at a time), bfloat16, anything with `__dlpack__`
             or `__array__`, or a `QuantizedTensor`, which stays as it is. Nothing is copied but the piece at hand.
         path: the file to write; it appears whole or not at all.
-        architecture: `general.architecture` of the file; with `config`, the model class instead ("LlamaForCausalLM"),
-            where the config does not say it.
+        architecture: `general.architecture` of the file; with `config` not needed, or the model's class
+            ("LlamaForCausalLM") where the config does not say it.
         metadata: further GGUF metadata; it comes before what would be written otherwise.
         recipe: as `convert` takes its `dtype`: "auto" keeps the floats as they are.
         config: the model's config as a mapping, or the folder that holds config.json.
@@ -99,6 +100,11 @@ def save_gguf(
             keys = {"general.architecture": architecture, **keys}
         if "general.architecture" not in keys:
             raise BlockquantError("save_gguf needs the architecture of the file, such as 'llama', or a config")
+        if any(name in held for name in _EMBEDDINGS) and keys["general.architecture"] in _converted():
+            raise BlockquantError(
+                f"the tensors have Hugging Face's names: give config= for a {keys['general.architecture']} file, "
+                "or name them as GGUF does (token_embd.weight)"
+            )
         return write_tensors(held, out, keys, recipe, options, threads, progress)
     values, folder = _take_config(config, architecture)
     directory = Path(tokenizer) if tokenizer is not None else folder
@@ -106,8 +112,9 @@ def save_gguf(
     quantized = next((name for name, tensor in held.items() if isinstance(tensor.tensor, QuantizedTensor)), None)
     if quantized is not None:
         raise BlockquantError(f"tensor {quantized!r} is quantized already: with a config, all are floats")
-    ordered = {name: held[name] for name in sorted(held) if not _is_tied(name, state_dict, values)}
     family = family_of(values)
+    tied = family.config.flag("tie_word_embeddings")
+    ordered = {name: held[name] for name in sorted(held) if not (tied and _is_tied(name, state_dict))}
     vocabulary = directory is not None and any((directory / name).exists() for name in _TOKENIZERS)
     if tokenizer is not None and not vocabulary:
         raise BlockquantError(f"{tokenizer}: no {' or '.join(_TOKENIZERS)} in it")
@@ -133,24 +140,28 @@ def _take_config(config: Mapping[str, Any] | PathLike, architecture: str | None)
     else:
         folder = Path(config)
         values = load_config(folder)
-    if architecture is not None:
-        if architecture not in families:
-            raise BlockquantError(
-                f"with a config, architecture is the model's class, and {architecture!r} is not supported; "
-                f"supported are {', '.join(sorted(families))}"
-            )
+    if architecture in families:
         values["architectures"] = [architecture]
+    elif architecture is not None:
+        family = family_of(values)
+        if architecture != family.arch:
+            raise BlockquantError(
+                f"the config is that of a {family.arch!r} file, not {architecture!r}: leave the architecture out, or "
+                f"give the model's class, one of {', '.join(sorted(families))}"
+            )
     return values, folder
 
 
-def _is_tied(name: str, state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def _converted() -> set[str]:
+    """The architectures that a config leads to."""
+    return {family.arch for family in families.values()}
+
+
+def _is_tied(name: str, state_dict: Mapping[str, Any]) -> bool:
     """Whether this is the token embedding under its second name, which no saved folder has."""
-    if name != "lm_head.weight" or not config.get("tie_word_embeddings"):
-        return False
-    return any(
-        _address(state_dict[name]) == _address(state_dict[other])
-        for other in ("model.embed_tokens.weight", "embed_tokens.weight")
-        if other in state_dict
+    return name.endswith("lm_head.weight") and any(
+        other.endswith("embed_tokens.weight") and _address(state_dict[name]) == _address(state_dict[other])
+        for other in state_dict
     )
 
 

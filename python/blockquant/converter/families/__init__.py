@@ -33,6 +33,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     if not isinstance(name, str) or name not in families:
         raise BlockquantError(
-            f"config.json: architecture {name!r} is not supported; supported are {', '.join(sorted(families))}"
+            f"config.json: architecture {name!r} is not supported; supported are {', '.join(sorted(families))} "
+            "(any weights can be taken under their own names: give the architecture of the file)"
         )
     return families[name](config)
