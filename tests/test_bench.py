@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import blockquant as bq
 import pytest
@@ -33,3 +35,19 @@ def test_unknown_format_is_an_error() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Q4_Z" in done.stderr
+
+
+def test_whole_models_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench: Any = importlib.import_module("model")
+    for name, value in {"LAYERS": 1, "VOCABULARY": 512, "EMBEDDING": 256, "FEED_FORWARD": 512, "HEADS": 2}.items():
+        monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(bench, "KV_HEADS", 1)
+    path = bench.model_file(tmp_path, "Q4_0")
+    assert path.name.endswith("Q4_0.gguf")
+    row = bench.measure(path, 1, list(range(40)), 3, 1, None)
+    prompt, theirs, ratio, generation, *_, first, their_first, memory = row
+    assert (theirs, ratio, their_first) == ("", "", "")
+    assert min(float(prompt), float(generation)) > 0
+    assert float(first) >= 0
+    assert 5 < float(memory) < 300  # the interpreter and numpy

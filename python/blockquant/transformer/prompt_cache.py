@@ -2,6 +2,7 @@
 
 They are GGUF files, whose reader refuses what is malformed:
     general.type             "session"
+    session.version          1
     session.model            fingerprint of the model, hexadecimal
     session.cache            "f16", "f32" or "q8_0"
     session.tokens           int32 array
