@@ -205,6 +205,16 @@ def bitnet(parent: Path) -> Path:
     return directory
 
 
+def write_small_tokenizer(directory: Path) -> None:
+    """A byte-level vocabulary of 290 tokens and fewer."""
+    tokenizer = models.byte_level_tokenizer(models.QWEN2_REGEX, [])
+    vocabulary = tokenizer["model"]["vocab"]
+    kept = {text: i for text, i in vocabulary.items() if i < 290}
+    merges = [pair for pair in tokenizer["model"]["merges"] if "".join(pair) in kept]
+    tokenizer["model"] |= {"vocab": kept, "merges": merges}
+    models.write_json(directory / "tokenizer.json", tokenizer)
+
+
 def ternary_weights(config: dict[str, Any]) -> dict[str, np.ndarray]:
     """float32 weights of a BitNet checkpoint whose matrices are ternary times a scale, except the embeddings."""
     found = {}
@@ -225,9 +235,9 @@ def bitnet_ternary(parent: Path, hidden_act: str = "relu2") -> Path:
     return directory
 
 
-def bitnet_packed(parent: Path, linear_class: str = "autobitlinear") -> Path:
+def bitnet_packed(parent: Path, linear_class: str = "autobitlinear", **sizes: int) -> Path:
     """The weights of `bitnet_ternary` as BitNet-b1.58-2B-4T holds them: four to a byte, and the scale apart."""
-    config = bitnet_config()
+    config = bitnet_config(**sizes)
     quantization = {"quant_method": "bitnet", "linear_class": linear_class, "quantization_mode": "offline"}
     tensors: models.Tensors = {}
     for name, values in ternary_weights(config).items():

@@ -16,6 +16,7 @@ from blockquant.converter import convert
 from blockquant.converter.families import family_of
 
 Logits = np.ndarray[Any, Any]
+Json = dict[str, Any]
 
 # Past the windows, the original contexts of the scaled rotations, and one block of the cache.
 IDS = [(7 * i + i * i) % 290 for i in range(150)]
@@ -130,6 +131,71 @@ def test_quantized_models_differ_from_llama_cpps_as_rounding_does(name: str, rec
     assert between < 3 * rounding + 1e-8
 
 
+SMALL: Json = {"vocab_size": 290, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.15, "pad_token_id": None}
+GEMMA: Json = {**SMALL, "head_dim": 32, "num_hidden_layers": 7, "sliding_window": 16, "query_pre_attn_scalar": 24}
+LONG_ROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64}
+LONG_ROPE |= {"partial_rotary_factor": 0.5, "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 2.0, 4.0, 8.0]}
+SAVED: dict[str, Json] = {
+    "LlamaForCausalLM": {**SMALL, "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0}},
+    "Qwen2ForCausalLM": SMALL,
+    "Qwen3ForCausalLM": {**SMALL, "head_dim": 24},
+    "Qwen3MoeForCausalLM": {
+        **SMALL,
+        "head_dim": 16,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": False,  # which GGUF cannot say by llama.cpp's keys
+    },
+    "Phi3ForCausalLM": {**SMALL, "max_position_embeddings": 256, "rope_parameters": LONG_ROPE, "sliding_window": 50},
+    "Gemma3ForCausalLM": {
+        **GEMMA,
+        "layer_types": ["full_attention" if i in (1, 4) else "sliding_attention" for i in range(7)],
+        "final_logit_softcapping": 3.0,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 300000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+    },
+    "Gemma3ForConditionalGeneration": {
+        "text_config": GEMMA,
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 8,
+        },
+        "mm_tokens_per_image": 4,
+        "image_token_index": 289,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_models_that_transformers_saved(name: str, tmp_path: Path) -> None:
+    """Made by transformers' own classes, with hyper-parameters that are not the usual ones."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(3)
+    model_class = getattr(transformers, name)
+    reference = model_class(model_class.config_class(**SAVED[name])).eval()
+    with torch.no_grad():
+        for key, parameter in reference.named_parameters():
+            if "norm" in key or key.endswith("bias"):  # which are made of ones and zeros
+                parameter += 0.2 * torch.randn(parameter.shape)
+    reference.save_pretrained(tmp_path / "saved")
+    convert_families.write_small_tokenizer(tmp_path / "saved")
+    convert(tmp_path / "saved", tmp_path / "out.gguf", "f32")
+    with Model.open(tmp_path / "out.gguf") as model, torch.inference_mode():
+        for ids in (IDS[:SHORT], IDS):
+            wanted = reference(torch.tensor([ids])).logits[0].numpy()
+            assert wanted.std() > 0.01
+            check_rows(model.logits(ids), wanted)
+
+
 @pytest.mark.parametrize("linear_class", ["autobitlinear", "bitlinear"])
 def test_packed_bitnet_weights(linear_class: str, tmp_path: Path) -> None:
     plain = converted("bitnet", tmp_path)
@@ -139,6 +205,25 @@ def test_packed_bitnet_weights(linear_class: str, tmp_path: Path) -> None:
         for name, tensor in wanted.tensors.items():
             np.testing.assert_allclose(found.tensors[name], tensor, rtol=2e-7, err_msg=name)
             assert "_norm" in name or "token_embd" in name or len(np.unique(tensor)) == 3
+
+
+@pytest.mark.parametrize("recipe", ["TQ2_0", "TQ1_0"])
+def test_ternary_formats_lose_nothing_of_bitnet(recipe: str, tmp_path: Path) -> None:
+    """Blocks of 256 keep one scale, in half precision; what is -1, 0 or 1 times it stays so."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8}
+    for dtype, name in (("f32", "plain"), (recipe, "ternary")):
+        convert(convert_families.bitnet_packed(tmp_path, **sizes), tmp_path / f"{name}.gguf", dtype)
+    with gguf.open(tmp_path / "plain.gguf") as plain, gguf.open(tmp_path / "ternary.gguf") as ternary:
+        for name, tensor in ternary.tensors.items():
+            if not name.startswith("blk.") or "norm" in name:
+                continue
+            assert tensor.format == recipe, name
+            wanted = np.asarray(plain.tensors[name])
+            scale = np.abs(wanted).max()
+            np.testing.assert_array_equal(np.asarray(tensor), np.sign(wanted) * np.float32(np.float16(scale)))
+    with Model.open(tmp_path / "plain.gguf") as plain_model, Model.open(tmp_path / "ternary.gguf") as model:
+        exact, rounded = plain_model.logits(IDS), model.logits(IDS)
+    assert np.sqrt(np.mean((exact - rounded) ** 2)) < 0.1 * exact.std()
 
 
 def test_bitnet_weights_are_rounded_as_in_training(tmp_path: Path) -> None:
