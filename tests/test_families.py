@@ -11,7 +11,7 @@ import convert_families
 import llamacpp
 import numpy as np
 import pytest
-from blockquant import Model, gguf, imatrix
+from blockquant import Model, QuantizedTensor, gguf, imatrix
 from blockquant.converter import convert
 from blockquant.converter.families import family_of
 
@@ -346,6 +346,32 @@ def test_wrong_files_are_one_line(
     with pytest.raises(ValueError, match=message) as caught:
         Model.open(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("qwen2", "f32"), ("llama3", "Q8_0")])
+def test_projections_may_be_one_matrix(name: str, dtype: str, tmp_path: Path) -> None:
+    """As converters write them that fuse Wq, Wk and Wv, with their biases; and the gate with Wup."""
+    path = converted(name, tmp_path, dtype)
+    fused = tmp_path / "fused.gguf"
+    with gguf.open(path) as file, gguf.create(fused, file.typed_metadata()) as writer:
+        for key, tensor in file.tensors.items():
+            head, _, kind = key.rpartition(".")
+            for parts, whole in ((("attn_q", "attn_k", "attn_v"), "attn_qkv"), (("ffn_gate", "ffn_up"), "ffn_up")):
+                layer = head.removesuffix(parts[0])
+                if head.endswith(parts[0]):
+                    rows = [file.tensors[f"{layer}{part}.{kind}"] for part in parts]
+                    if isinstance(tensor, np.ndarray):
+                        writer.add_tensor(f"{layer}{whole}.{kind}", np.concatenate(rows))
+                    else:
+                        data = np.concatenate([row.data for row in rows])
+                        writer.add_tensor(f"{layer}{whole}.{kind}", QuantizedTensor(data, tensor.format))
+                    break
+                if head.endswith(parts[1:]):
+                    break
+            else:
+                writer.add_tensor(key, tensor)
+    with Model.open(path) as model, Model.open(fused) as other:
+        np.testing.assert_array_equal(other.logits(IDS), model.logits(IDS))
 
 
 def test_what_a_file_may_say_of_gemma(tmp_path: Path) -> None:

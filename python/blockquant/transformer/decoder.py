@@ -6,7 +6,8 @@
         h = rms_norm(x);  x += (silu(h @ Wgate) * (h @ Wup)) @ Wdown
     logits = rms_norm(x) @ Woutput
 
-Every array is [rows, ...] with one row per token of the chunk at hand.
+Some families have further norms, another gate or a window of positions (`Layer` lists them); what a family lacks is
+skipped. Every array is [rows, ...] with one row per token of the chunk at hand.
 """
 
 from __future__ import annotations
