@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import quantize_models as models
 from blockquant import gguf, recipes
+from blockquant.quantizer import output, pipeline, steps
 
 
 @pytest.fixture
@@ -246,6 +248,50 @@ def test_memory_for_a_model_of_20_gigabytes(one_tensor: bool, tmp_path: Path) ->
     assert grown < 128 << 20
 
 
+# --- at the same time ---
+
+
+def test_reading_encoding_and_writing_overlap(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first piece is only written once the next is encoded and a later one read; but none runs far ahead."""
+    monkeypatch.setattr(steps, "PIECE", 4096)
+    events: dict[tuple[str, int], threading.Event] = {}
+    count = {"read": 0, "encoded": 0, "written": 0}
+    ahead: list[int] = []
+
+    def happened(what: str) -> None:
+        count[what] += 1
+        events.setdefault((what, count[what]), threading.Event()).set()
+
+    def await_(what: str, number: int) -> None:
+        assert events.setdefault((what, number), threading.Event()).wait(20), f"no {what} {number}"
+
+    rows_of, encode, write = pipeline.rows_of, steps.Encoder.encode, output.Output.write
+
+    def read(*arguments: Any) -> Any:
+        happened("read")
+        return rows_of(*arguments)
+
+    def encoding(*arguments: Any) -> Any:
+        happened("encoded")
+        ahead.append(count["encoded"] - count["written"])
+        return encode(*arguments)
+
+    def writing(self: output.Output, index: int, at: int, data: Any) -> None:
+        if at:  # not a header
+            if count["written"] == 0:
+                await_("encoded", 2)
+                await_("read", 4)
+            happened("written")
+        write(self, index, at, data)
+
+    monkeypatch.setattr(pipeline, "rows_of", read)
+    monkeypatch.setattr(steps.Encoder, "encode", encoding)
+    monkeypatch.setattr(output.Output, "write", writing)
+    bq.quantize_file(small, tmp_path / "out.gguf", "Q8_0")
+    assert count["read"] == count["encoded"] == count["written"] > 200
+    assert max(ahead) <= 5
+
+
 # --- the command ---
 
 
@@ -318,5 +364,5 @@ def test_the_progress_bar_is_one_line(small: Path, tmp_path: Path, monkeypatch: 
     assert lines
     for line in lines:
         assert len(line) <= 80
-        assert line.startswith("Q8_0 ━")
-    assert re.search(r"2\.3/2\.3 MB +[0-9.?]+( [kMG]B/s)? +(0:00:00|-:--:--) +\S+", lines[-1]), lines[-1]
+        assert line.startswith("Q8_0 ")
+    assert re.search(r"2\.3/2\.3 MB +[0-9?].* [-0-9:]+ +\S+", lines[-1]), lines

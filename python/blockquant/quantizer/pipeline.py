@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 # Pieces that are read ahead of the encoder, and that wait to be written.
 _AHEAD = 2
+# Pieces that the disk is asked for ahead of those.
+_ASKED = 4
 # Seconds after which the disk is asked to hold what is written, and the journal to say so.
 CHECKPOINT = 30.0
 _PAGE = 4096
@@ -138,16 +141,23 @@ class Pipeline:
     def _read(self) -> None:
         """Bring the rows of each step into memory before the encoder wants them."""
         name, tensor = None, None
-        for number, step in enumerate(self._steps()):
-            if number < self._first:
-                continue
-            self._file.prefetch(step.name, *step.source)
+        for step in self._asked_for():
             if step.name != name or tensor is None:
                 name, tensor = step.name, self._file.tensors[step.name]
             rows = rows_of(tensor, step)
             raw_bytes(rows)[::_PAGE].max(initial=0)  # waits for the disk here, without the interpreter's lock
             self._ready.put((step, rows))
         self._ready.finish()
+
+    def _asked_for(self) -> Iterator[Step]:
+        """The steps that are left, each when the disk has been asked for it and the next few."""
+        asked: deque[Step] = deque()
+        for step in islice(self._steps(), self._first, None):
+            self._file.prefetch(step.name, *step.source)
+            asked.append(step)
+            if len(asked) > _ASKED:
+                yield asked.popleft()
+        yield from asked
 
     def _encode(self) -> None:
         free = iter(self._buffers)
