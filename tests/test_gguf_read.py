@@ -248,6 +248,28 @@ def test_a_large_vocabulary_opens_in_milliseconds(tmp_path: Path) -> None:
         assert f.metadata["tokenizer.ggml.tokens"] is f.metadata["tokenizer.ggml.tokens"]
 
 
+def test_ten_thousand_tensors_open_in_milliseconds(tmp_path: Path) -> None:
+    path = tmp_path / "many.gguf"
+    names = [f"blk.{i // 100}.ffn_gate_exps.{i % 100}.weight" for i in range(10_000)]
+    row = bq.QuantizedTensor(np.zeros((1, 34), np.uint8), "Q8_0")
+    with gguf.create(path, {"general.architecture": "llama"}, dict.fromkeys(names, ((1, 32), "Q8_0"))) as w:
+        for name in names:
+            w.add_tensor(name, row)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        with gguf.open(path) as f:
+            assert f.architecture == "llama"
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.15, times
+    with gguf.open(path) as f:
+        assert list(f.tensor_infos) == names
+        assert f.tensor_info(names[777]).shape == (1, 32)
+    for shard in gguf.split(path, tmp_path / "s", max_tensors=5000):
+        with gguf.open(shard.path) as f:
+            assert list(f.tensors) == names
+
+
 def test_the_module_needs_numpy_alone() -> None:
     code = (
         "import sys; import blockquant.gguf; "

@@ -83,6 +83,11 @@ def test_metadata_of_each_shard(model: Path, tmp_path: Path) -> None:
                 "split.count": (gguf.ValueType.UINT16, 2),
                 "split.tensors.count": (gguf.ValueType.INT32, 33),
             }
+            assert list(f.metadata)[-3:] == [
+                "split.no",
+                "split.tensors.count",
+                "split.count",
+            ]  # llama-gguf-split's order
             assert len(f.metadata) == (3 if i else len(METADATA) + 3)
             assert list(f.tensors) == list(shard.tensors)
             assert shard.nbytes == sum(info.nbytes for info in f.tensor_infos.values())

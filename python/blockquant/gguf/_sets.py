@@ -149,6 +149,7 @@ def _write_set(source: GGUFFile, shards: Sequence[Shard], progress: Progress | N
     try:
         for i, shard in enumerate(shards):
             own = shard_metadata(metadata, i, len(shards), len(source.tensor_infos))
+            own["split.count"] = own.pop("split.count")  # where llama-gguf-split has it: its shards have the same bytes
             existed = os.path.lexists(shard.path)
             _write_file(source, shard.path, own, shard.tensors, counter)
             if not existed:
