@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from blockquant.cli.metadata import printable
+from blockquant.recipes.tensors import file_order
 
 INFO_EPILOG = """Examples:
 
@@ -40,7 +41,7 @@ def info(
         "datasets": matrix.datasets,
         "chunks": matrix.chunk_count,
         "chunk_size": matrix.chunk_size,
-        "entries": [_entry(name, matrix) for name in matrix],
+        "entries": [_entry(name, matrix) for name in sorted(matrix, key=file_order)],
     }
     if model is not None:
         with gguf.open(model) as opened:

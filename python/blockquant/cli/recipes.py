@@ -17,7 +17,7 @@ EPILOG = """Examples:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A recipe, or a file of your own; all of them without it.")
+        str | None, typer.Argument(metavar="NAME", help="A recipe, or a file of your own; all of them without it.")
     ] = None,
     toml: Annotated[bool, typer.Option("--toml", help="Print it as a file that can be changed and used.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
