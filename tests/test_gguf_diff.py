@@ -53,10 +53,16 @@ def test_metadata_differences(tmp_path: Path) -> None:
 
 
 def test_errors_are_those_of_quantization_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockquant.gguf._diff._STEP_ELEMENTS", 1000)
+    monkeypatch.setattr("blockquant.gguf._diff._STEP_ELEMENTS", 1024)
     rng = np.random.default_rng(5)
-    x = {f"w{i}": rng.standard_normal(shape).astype(np.float32) for i, shape in enumerate([(7, 256), (2, 3, 512)])}
-    q = {name: bq.quantize(value, format) for (name, value), format in zip(x.items(), ["Q4_K", "Q2_K"], strict=True)}
+    x = {
+        f"w{i}": rng.standard_normal(shape).astype(np.float32)
+        for i, shape in enumerate([(7, 256), (2, 3, 512), (4096,)])
+    }
+    q = {
+        name: bq.quantize(value, format)
+        for (name, value), format in zip(x.items(), ["Q4_K", "Q2_K", "Q8_0"], strict=True)
+    }
     a = _write(tmp_path / "a.gguf", {}, {**x, "same": np.arange(5.0), "halves": np.ones(8, np.float16)})
     b = _write(tmp_path / "b.gguf", {}, {**q, "same": np.arange(5.0), "halves": np.ones(8, np.float32)})
     seen: list[tuple[str, int, int]] = []

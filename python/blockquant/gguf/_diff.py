@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from blockquant.gguf._reader import GGUFFile, open
 from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, TensorInfo, TypedValue
 from blockquant.gguf._values import encode_entry
 
-# Elements that are decoded at a time, twice.
+# Elements that are decoded at a time, twice; a multiple of every block.
 _STEP_ELEMENTS = 1 << 20
 _SHOWN_ITEMS = 4
 
@@ -156,54 +156,56 @@ def _tensor(
     of_a, of_b = a.tensor_info(name), b.tensor_info(name)
     both = (of_a.shape, of_b.shape, str(of_a.format), str(of_b.format), of_a.nbytes, of_b.nbytes)
     same_shape = of_a.shape == of_b.shape
-    rows_a, rows_b = (_Rows(file, info, threads) for file, info in ((a, of_a), (b, of_b)))
-    identical = same_shape and of_a.format == of_b.format and rows_a.equal(rows_b)
+    in_a, in_b = _Elements(a, of_a, threads), _Elements(b, of_b, threads)
+    identical = same_shape and of_a.format == of_b.format and in_a.equal(in_b)
     sums = None
-    if values and same_shape and rows_a.decodes and rows_b.decodes:
+    if values and same_shape and in_a.decodes and in_b.decodes:
         sums = ErrorSums()
-        for start in range(0, rows_a.count, rows_a.step):
-            part = rows_a.decoded(start)
+        for start, stop in _steps(in_a.count):
+            part = in_a.decoded(start, stop)
             # Equal bytes are equal numbers, and still count for the overall figures.
-            sums.add(part, part if identical else rows_b.decoded(start))
+            sums.add(part, part if identical else in_b.decoded(start, stop))
     a.release(name)
     b.release(name)
     return TensorDifference(name, *both, identical, None if sums is None else sums.figures()), sums
 
 
-class _Rows:
-    """A tensor's rows, decoded some at a time."""
+class _Elements:
+    """A tensor's elements, decoded some at a time whatever its shape: rows are whole blocks, one after the other."""
 
     def __init__(self, file: GGUFFile, info: TensorInfo, threads: int | None) -> None:
         self._threads = threads
-        dtype = ARRAY_DTYPES.get(info.format)
-        self._blocks = dtype is None
         self._format = info.format
+        self._block = LAYOUTS[info.format].block_size if info.format not in ARRAY_DTYPES else 0
         self.decodes = getattr(info.format, "implemented", True)
-        row = info.shape[-1] if info.shape else 1
+        self.count = math.prod(info.shape) if info.nbytes else 0
         tensor: Any = file.tensors[info.name]
-        data = tensor if dtype is not None else tensor.data
-        self.count = math.prod(info.shape[:-1]) if info.nbytes else 0
-        width = row if dtype is not None else row // LAYOUTS[info.format].block_size * LAYOUTS[info.format].type_size
-        self._data: np.ndarray[Any, Any] = data.reshape(self.count, width) if self.count else data.reshape(0, 1)
-        self.step = max(1, _STEP_ELEMENTS // max(row, 1))
+        self._data: np.ndarray[Any, Any] = (tensor.data if self._block else tensor).reshape(-1)
 
-    def decoded(self, start: int) -> np.ndarray[Any, Any]:
-        part = self._data[start : start + self.step]
-        if not self._blocks:
-            return part
+    def _stored(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        if not self._block:
+            return self._data[start:stop]
+        size = LAYOUTS[self._format].type_size
+        return self._data[start // self._block * size : stop // self._block * size]
+
+    def decoded(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Elements from `start` to `stop`, multiples of every block."""
+        stored = self._stored(start, stop)
+        if not self._block:
+            return stored
         from blockquant._tensor import QuantizedTensor
 
-        return QuantizedTensor(part, self._format).dequantize(threads=self._threads)
+        return QuantizedTensor(stored, self._format).dequantize(threads=self._threads)
 
-    def equal(self, other: _Rows) -> bool:
+    def equal(self, other: _Elements) -> bool:
         """Whether the bytes of two tensors of one shape and format are equal."""
-        step = self.step
-        return all(
-            bool(
-                np.array_equal(
-                    self._data[i : i + step].reshape(-1).view(np.uint8),
-                    other._data[i : i + step].reshape(-1).view(np.uint8),
-                )
-            )
-            for i in range(0, self.count, step)
-        )
+        for start, stop in _steps(self.count):
+            ours, theirs = self._stored(start, stop), other._stored(start, stop)
+            if not np.array_equal(ours.view(np.uint8), theirs.view(np.uint8)):
+                return False
+        return True
+
+
+def _steps(count: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, count, _STEP_ELEMENTS):
+        yield start, min(start + _STEP_ELEMENTS, count)

@@ -82,7 +82,11 @@ def recover(path: str | os.PathLike[str]) -> bool:
     if complete:
         _, size, header_size, start, length, rest, digest = _HEAD.unpack_from(content)
         body = content[_HEAD.size :]
-        complete = len(body) == 2 * length and hashlib.sha256(body).digest() == digest
+        complete = (
+            len(body) == 2 * length
+            and start + length <= header_size <= size
+            and hashlib.sha256(body).digest() == digest
+        )
     if not complete:
         # The file is only written after the whole journal is on the disk.
         journal.unlink()
