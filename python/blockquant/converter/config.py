@@ -26,6 +26,11 @@ def read_json(path: Path, required: bool = True) -> dict[str, Any]:
     return value
 
 
+def is_number(value: object) -> bool:
+    """Whether it is an int or float that float32 can hold; NaN, infinity and bools are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e38
+
+
 @dataclass(frozen=True)
 class Rope:
     """Rotary position embedding: base frequency, scaling type ("default", "linear", "yarn", ...) and its numbers."""
@@ -39,9 +44,26 @@ class Rope:
         value = self.parameters.get(key)
         if value is None:
             value = default
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if value is None or not is_number(value):
             raise BlockquantError(f"config.json: rope scaling {self.type!r} needs the number {key!r}, found {value!r}")
         return value
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """The same, above zero."""
+        value = self.number(key, default)
+        if not value > 0:
+            raise BlockquantError(f"config.json: {key!r} of the rope scaling must be positive, found {value!r}")
+        return value
+
+    @property
+    def original_context(self) -> int:
+        """Positions before the extension."""
+        value = self.positive("original_max_position_embeddings")
+        if not 1 <= value < 2**31:
+            raise BlockquantError(
+                f"config.json: 'original_max_position_embeddings' must be an integer, found {value!r}"
+            )
+        return int(value)
 
 
 class Config:
@@ -66,8 +88,8 @@ class Config:
     def number(self, key: str) -> float:
         """A number. Raises ValueError otherwise."""
         value = self.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise BlockquantError(f"config.json: {key!r} must be a number, found {value!r}")
+        if not is_number(value):
+            raise BlockquantError(f"config.json: {key!r} must be a number, found {value!r:.80}")
         return float(value)
 
     def flag(self, key: str) -> bool:
@@ -97,7 +119,7 @@ class Config:
         theta = parameters.get("rope_theta")
         theta = self.get("rope_theta") if theta is None else theta
         theta = 10000.0 if theta is None else theta
-        if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not theta > 0:
+        if not is_number(theta) or not theta > 0:
             raise BlockquantError(f"config.json: 'rope_theta' must be a positive number, found {theta!r}")
         kind = parameters.get("rope_type") or parameters.get("type") or "default"
         return Rope(float(theta), str(kind), parameters)

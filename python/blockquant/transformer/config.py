@@ -56,7 +56,7 @@ class Config:
             head_dim=head_dim,
             context_length=context_length,
             norm_eps=keys.get("attention.layer_norm_rms_epsilon", float),
-            sliding_window=keys.get("attention.sliding_window", int, 0),
+            sliding_window=keys.positive("attention.sliding_window", 0, least=0),
             logit_cap=keys.get("final_logit_softcapping", float, 0.0),
             rope=Rope.from_keys(keys, head_dim, context_length),
             keys=keys,

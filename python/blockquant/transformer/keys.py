@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -35,14 +36,15 @@ class Keys:
             return kind(value)
         if kind is bool and isinstance(value, (bool, np.bool_)):
             return kind(value)
-        if isinstance(value, (str, bool)) or kind is bool or (kind is int and int(value) != value):
+        wrong = isinstance(value, (str, bool)) or kind is bool or not math.isfinite(value)
+        if wrong or (kind is int and int(value) != value):
             raise BlockquantError(f"{self.name(key)} is {value!r}; expected {kind.__name__}")
         return kind(value)
 
-    def positive(self, key: str, default: int | None = None) -> int:
+    def positive(self, key: str, default: int | None = None, least: int = 1) -> int:
         value = self.get(key, int, default)
-        if value < 1:
-            raise BlockquantError(f"{self.name(key)} is {value}; expected at least 1")
+        if value < least:
+            raise BlockquantError(f"{self.name(key)} is {value}; expected at least {least}")
         return value
 
     def flags(self, key: str, count: int, period: int) -> list[bool]:
@@ -53,7 +55,7 @@ class Keys:
             if len(found) != count:
                 raise BlockquantError(f"{self.name(key)} has {len(found)} entries for {count} layers")
             return found
-        if isinstance(value, (str, bool)) or int(value) != value or value < 1:
+        if isinstance(value, (str, bool)) or not math.isfinite(value) or int(value) != value or value < 1:
             raise BlockquantError(f"{self.name(key)} is {value!r}; expected a list of flags or at least 1")
         return [(i + 1) % int(value) != 0 for i in range(count)]
 

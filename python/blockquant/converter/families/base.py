@@ -129,7 +129,7 @@ class Family:
     @property
     def rotated(self) -> int:
         """Leading elements of a head that are rotated."""
-        return int(self.rope.number("partial_rotary_factor", 1.0) * self.head_dim)
+        return int(min(self.rope.positive("partial_rotary_factor", 1.0), 2.0) * self.head_dim)
 
     # ---- metadata
 
@@ -163,7 +163,7 @@ class Family:
             keys["rope.scaling.type"] = rope.type
             keys["rope.scaling.factor"] = float(rope.number("factor"))
         if rope.type == "yarn":
-            keys["rope.scaling.original_context_length"] = int(rope.number("original_max_position_embeddings"))
+            keys["rope.scaling.original_context_length"] = rope.original_context
             optional = {
                 "extrapolation_factor": "yarn_ext_factor",
                 "attention_factor": "yarn_attn_factor",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from blockquant.converter.config import Config
 from blockquant.converter.families.base import Family, TensorRule
 from blockquant.converter.makers import plus_one
 from blockquant.errors import BlockquantError
@@ -53,8 +54,9 @@ class Gemma3(Family):
         """Which layers see a sliding window only."""
         kinds = self.config.get("layer_types")
         if kinds is None:
-            period = self.config.get("sliding_window_pattern") or _PERIOD
-            return [(i + 1) % int(period) != 0 for i in range(self.block_count)]
+            named = self.config.get("sliding_window_pattern") is not None
+            period = self.config.count("sliding_window_pattern") if named else _PERIOD
+            return [(i + 1) % period != 0 for i in range(self.block_count)]
         names = ("sliding_attention", "full_attention")
         if not isinstance(kinds, list) or len(kinds) != self.block_count or any(kind not in names for kind in kinds):
             raise BlockquantError(f"config.json: layer_types must name {' or '.join(names)} for every layer")
@@ -63,8 +65,11 @@ class Gemma3(Family):
     def _local_theta(self) -> float:
         parameters = self.config.get("rope_parameters")
         local = parameters.get("sliding_attention") if isinstance(parameters, Mapping) else None
-        theta = local.get("rope_theta") if isinstance(local, Mapping) else None
-        return self.config.number("rope_local_base_freq") if theta is None else float(theta)
+        values = dict(local) if isinstance(local, Mapping) else {}
+        if values.get("rope_type", "default") != "default":
+            raise BlockquantError("config.json: the rotation of local layers cannot be scaled in a gemma3 file")
+        values["rope_theta"] = values.get("rope_theta", self.config.get("rope_local_base_freq"))
+        return Config(values).number("rope_theta")
 
     def rope_metadata(self) -> dict[str, Any]:
         return {**super().rope_metadata(), "rope.freq_base_swa": self._local_theta()}
@@ -79,6 +84,8 @@ class Gemma3(Family):
             keys["attention.sliding_window_pattern"] = self.local
         usual = self.hidden // self.heads if self.block_count == _LAYERS_OF_27B else self.head_dim
         scalar = config.number("query_pre_attn_scalar")
+        if not scalar > 0:
+            raise BlockquantError(f"config.json: 'query_pre_attn_scalar' must be positive, found {scalar}")
         if scalar != usual:
             keys["attention.scale"] = scalar**-0.5
         return {f"{self.arch}.{key}": value for key, value in keys.items()}

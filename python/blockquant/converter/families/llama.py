@@ -49,17 +49,19 @@ class Llama(Family):
     def _llama3_factors(self) -> NDArray[np.float32]:
         """What each rotary frequency is divided by: 1 for short wavelengths, `factor` for long ones."""
         rope = self.rope
-        factor = np.float32(rope.number("factor", 8.0))
-        low, high = rope.number("low_freq_factor", 1.0), rope.number("high_freq_factor", 4.0)
-        context = rope.number("original_max_position_embeddings", 8192)
+        factor = np.float32(rope.positive("factor", 8.0))
+        low, high = rope.positive("low_freq_factor", 1.0), rope.positive("high_freq_factor", 4.0)
+        context = rope.original_context
         exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / np.float32(self.head_dim)
         frequencies = np.float32(1) / np.power(np.float32(rope.theta), exponents)
         wavelengths = np.float32(2 * np.pi) / frequencies
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):  # outside the band in between
             smooth = (np.float32(context) / wavelengths - np.float32(low)) / np.float32(high - low)
             between = 1 / ((1 - smooth) / factor + smooth)
-        factors = np.where(wavelengths > np.float32(context / low), factor, between)
-        result: NDArray[np.float32] = np.where(wavelengths < np.float32(context / high), 1, factors).astype(np.float32)
+            factors = np.where(wavelengths > np.float32(context / low), factor, between)
+            result: NDArray[np.float32] = np.where(wavelengths < np.float32(context / high), 1, factors).astype(
+                np.float32
+            )
         return result
 
 

@@ -36,7 +36,7 @@ class Phi3(Family):
         config = self.config
         keys = {
             "context_length": config.count("max_position_embeddings"),
-            "rope.scaling.original_context_length": int(self.rope.number("original_max_position_embeddings")),
+            "rope.scaling.original_context_length": self.rope.original_context,
             "embedding_length": self.hidden,
             "feed_forward_length": self.feed_forward,
             "block_count": self.block_count,
@@ -59,9 +59,9 @@ class Phi3(Family):
         """What LongRoPE multiplies rotated queries and keys by, unless the checkpoint says it."""
         if self.rope.parameters.get("attention_factor") is not None:
             return float(self.rope.number("attention_factor"))
-        original = self.rope.number("original_max_position_embeddings")
+        original = self.rope.original_context
         scale = self.config.count("max_position_embeddings") / original
-        return math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0
+        return math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 < original else 1.0
 
     def computed_tensors(self) -> dict[str, NDArray[np.float32]]:
         if self.rope.type not in _LONG:
