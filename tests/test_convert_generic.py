@@ -203,6 +203,16 @@ def test_the_input_is_not_replaced(source: Path) -> None:
     assert source.read_bytes() == before
 
 
+def test_what_is_not_finite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blockquant.converter.generic._PIECE_ELEMENTS", 16 * 64)
+    array = values(64, 64)
+    array[40, 3] = np.inf
+    (tmp_path / "m.safetensors").write_bytes(convert_models.safetensors_bytes({"a.weight": ("F32", array)}))
+    with pytest.raises(ValueError, match=r"tensor 'a.weight': x\[8, 3\] is inf, .* \(x begins at row 32\)"):
+        bq.convert(tmp_path / "m.safetensors", tmp_path / "out.gguf", "Q4_0")
+    assert not (tmp_path / "out.gguf").exists()
+
+
 def test_empty_tensors(tmp_path: Path) -> None:
     tensors = {"a.weight": ("F32", np.zeros((0, 256), np.float32)), "b": ("F16", np.zeros((4, 0), np.float16))}
     (tmp_path / "m.safetensors").write_bytes(convert_models.safetensors_bytes(tensors))

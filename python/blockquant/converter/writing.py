@@ -195,7 +195,8 @@ def write(out: Path, plan: Plan, base: str | None, threads: int | None, progress
                 try:
                     parts = list(_encode(data, dtype, base, plan, tensor, at, threads))
                 except ValueError as error:
-                    raise BlockquantError(f"tensor {tensor.name!r}: {error}") from None
+                    where = f" (x begins at row {at})" if at else ""
+                    raise BlockquantError(f"tensor {tensor.name!r}: {error}{where}") from None
                 for rows in parts:
                     writer.add_rows(tensor.name, rows)
                     done += rows.nbytes
