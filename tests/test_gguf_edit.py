@@ -489,3 +489,20 @@ def test_arguments_that_are_no_values(run: Any, model: Path, value: str) -> None
     done = run("edit", model, "--set", value)
     assert done.exit_code == 2, done.output
     assert model.read_bytes() == before
+
+
+def test_the_command_finishes_an_interrupted_edit(run: Any, model: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", _raise(OSError(errno.EIO, "kept")))
+        with pytest.raises(OSError, match="kept"):
+            gguf.edit(model, set={"general.name": "NEW NAME"})
+    with pytest.raises(GGUFError, match="interrupted"):
+        gguf.open(model)
+    (problem,) = gguf.verify(model).problems
+    assert "interrupted" in problem
+    done = run("edit", model)
+    assert done.exit_code == 0, done.output
+    assert "finished an interrupted edit" in done.output
+    assert os.listdir(model.parent) == [model.name]
+    with gguf.open(model) as f:
+        assert f.metadata["general.name"] == "NEW NAME"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,7 @@ def edit(
             raise typer.BadParameter(f"{text!r} is not OLD=NEW", param_hint="--rename")
         renames[old] = new
     if not dry_run and gguf.recover(file):
-        print(f"finished an interrupted edit of {file}")
+        print(f"finished an interrupted edit of {file}", file=sys.stderr)
     values: dict[str, Any] = {}
     with gguf.open(file) as f:
         for text in set_ or []:
