@@ -107,9 +107,10 @@ def run(
             return
         assert prompt is not None
         options["context_shift"] = context_shift
-        session = options["session"] = opened.session()
-        if prompt_cache is not None and prompt_cache.exists():
-            session.load(prompt_cache)
+        if prompt_cache is not None:
+            session = options["session"] = opened.session()
+            if prompt_cache.exists():
+                session.load(prompt_cache)
         if chat:
             messages = [{"role": "system", "content": system}] if system is not None else []
             text = opened.chat([*messages, {"role": "user", "content": prompt}], **options)

@@ -143,9 +143,10 @@ class Session:
         for chunk, _ in _chunks(ids):
             done += len(chunk)
             wanted = min(len(chunk), max(0, done - first))
-            logits = self._decoder.forward(chunk, self._cache, wanted)
             if wanted:
-                yield logits
+                yield self._decoder.forward(chunk, self._cache, wanted)  # not held here: rows of a vocabulary are large
+            else:
+                self._decoder.forward(chunk, self._cache, 0)
 
     def __repr__(self) -> str:
         return f"Session({self.position} of {self.n_ctx} tokens)"
