@@ -56,6 +56,27 @@ def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(last, torch_logits(checkpoint, IDS)[-1], atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["qwen3moe", "phi4", "gemma3", "bitnet"])
+def test_generation_walks_as_transformers(name: str, tmp_path: Path) -> None:
+    """Also where the model's context is longer than LongRoPE's original one, and the text is not."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    checkpoint = convert_families.MAKERS[name](tmp_path)
+    convert(checkpoint, tmp_path / "out.gguf", "f32")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    with Model.open(tmp_path / "out.gguf") as model, torch.inference_mode():
+        assert model.n_ctx > 100
+        for length in (10, 22, 34, 46, 58):
+            answer = model.generate(IDS[:length], max_tokens=6)
+            answer.text()
+            assert answer.tokens
+            walked = IDS[:length]
+            for token in answer.tokens:
+                row = reference(torch.tensor([walked])).logits[0, -1]
+                assert float(row[token]) > float(row.max()) - 1e-3 * float(row.abs().max()), (length, len(walked))
+                walked.append(token)
+
+
 def test_bitnet_with_silu_equals_transformers(tmp_path: Path) -> None:
     checkpoint = convert_families.bitnet_ternary(tmp_path, "silu")
     convert(checkpoint, tmp_path / "out.gguf", "f32")
