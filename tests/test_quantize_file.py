@@ -413,6 +413,17 @@ def test_damaged_weights_are_named(tmp_path: Path, bad: float) -> None:
     fails(tmp_path, r"'output_norm.weight': element \[0, 9\]", source, tmp_path / "o.gguf", "Q8_0")
 
 
+def test_damaged_blocks_are_not_copied(small: Path, tmp_path: Path) -> None:
+    bq.quantize_file(small, tmp_path / "in.gguf", "Q8_0")
+    with gguf.open(tmp_path / "in.gguf") as file:
+        info = file.tensor_infos["blk.1.ffn_up.weight"]
+    with open(tmp_path / "in.gguf", "r+b") as stream:
+        stream.seek(info.offset + info.nbytes // 256 * 3 + 34)  # the scale of the second block of row 3
+        stream.write(np.array([np.nan], np.float16).tobytes())
+    message = r"'blk.1.ffn_up.weight': element \[3, 32\] is not finite in Q8_0"
+    fails(tmp_path, message, tmp_path / "in.gguf", tmp_path / "out.gguf", "Q8_0")
+
+
 def test_an_exception_in_progress_leaves_nothing(small: Path, tmp_path: Path) -> None:
     def stop(label: str, done: int, total: int) -> None:
         if done > total // 2:

@@ -145,7 +145,8 @@ class Pipeline:
             if step.name != name or tensor is None:
                 name, tensor = step.name, self._file.tensors[step.name]
             rows = rows_of(tensor, step)
-            raw_bytes(rows)[::_PAGE].max(initial=0)  # waits for the disk here, without the interpreter's lock
+            if not step.is_copy:
+                raw_bytes(rows)[::_PAGE].max(initial=0)  # waits for the disk here, without the interpreter's lock
             self._ready.put((step, rows))
         self._ready.finish()
 

@@ -23,7 +23,6 @@ Tensor: TypeAlias = "Array | QuantizedTensor"
 # Elements that are encoded at a time: large enough to keep many threads busy, small beside any model.
 PIECE = 1 << 22
 
-_EXPONENTS = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
 _CODES = {"F32": F32, "F16": F16, "BF16": BF16}
 
 
@@ -126,15 +125,23 @@ class Encoder:
         """
         if step.is_copy:
             raw = raw_bytes(rows)
-            _check_finite(raw, step.origin, step)
+            self._check(raw, step.origin, step)
             return raw
         values, code = self._floats(rows, step)
         blocks = out[: step.nbytes].reshape(step.rows, -1)
         bad = _core.encode(values, code, formats[step.choice.format].ggml_type, blocks, step.weights, self._threads)
         if bad >= 0:
             raise _not_finite(step, int(bad), step.origin)
-        _check_finite(out[: step.nbytes], step.choice.format, step)
+        if step.choice.format in _CODES:
+            self._check(out[: step.nbytes], step.choice.format, step)
         return out[: step.nbytes]
+
+    def _check(self, raw: Array, format: str, step: Step) -> None:
+        """ValueError when what is stored is not finite: too large for a float format, or damaged."""
+        if format in formats and formats[format].implemented:
+            bad = _core.find_bad(raw, formats[format].ggml_type, step.rows * step.k, self._threads)
+            if bad is not None:
+                raise _not_finite(step, bad[0], format)
 
     def _floats(self, rows: Tensor, step: Step) -> tuple[Array, int]:
         if not isinstance(rows, QuantizedTensor):
@@ -147,21 +154,6 @@ class Encoder:
         values = self._scratch[:count].reshape(step.rows, step.k)
         rows.dequantize(out=values, threads=self._threads or None)
         return values, F32
-
-
-def _check_finite(raw: Array, format: str, step: Step) -> None:
-    """ValueError when these bytes of floats are not all finite; nothing for other formats."""
-    if format not in _EXPONENTS or not raw.size:
-        return
-    dtype, exponent = _EXPONENTS[format]
-    # A maximum is one pass without temporaries beyond the cache.
-    bits = raw.view(dtype)
-    mask = np.array((1 << (8 * bits.itemsize - 1)) - 1, dtype)
-    step_size = 1 << 16
-    for start in range(0, bits.size, step_size):
-        magnitudes = bits[start : start + step_size] & mask
-        if magnitudes.max() >= exponent:
-            raise _not_finite(step, start + int(np.argmax(magnitudes >= exponent)), format)
 
 
 def _not_finite(step: Step, flat: int, format: str) -> BlockquantError:
