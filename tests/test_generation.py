@@ -476,6 +476,13 @@ def test_run_takes_the_sampling_options(model: Model, capsys: pytest.CaptureFixt
     assert "expected TOKEN=NUMBER" in capsys.readouterr().err
 
 
+def test_run_warns_of_a_context_beyond_training(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(model_files.tales("Q8_0"))
+    for size, warned in (("1024", False), ("1025", True)):
+        assert app.run(["run", path, PROMPT, "-n", "2", "--ctx", size]) == 0
+        assert ("trained for 1024 tokens of context" in capsys.readouterr().err) is warned
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

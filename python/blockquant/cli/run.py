@@ -98,6 +98,11 @@ def run(
         "stop": stop or (),
     }
     with Model.open(model, threads=threads, n_ctx=ctx, cache_type=cache_type) as opened:
+        if opened.n_ctx > opened.config.context_length:
+            known = opened.config.context_length
+            print(
+                f"the model was trained for {known} tokens of context: beyond, its text may fall apart", file=sys.stderr
+            )
         if talk:
             from blockquant.cli.conversation import Conversation, converse
 
