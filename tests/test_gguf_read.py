@@ -95,6 +95,18 @@ def test_both_versions(sample: Path, version: int) -> None:
         assert f.metadata["v.i64"] == -(2**63)
 
 
+@pytest.mark.parametrize(
+    ("version", "says"), [(1, "version 1 .*convert the original"), (0, "version 0 "), (4, "version 4 ")]
+)
+def test_versions_that_cannot_be_read(sample: Path, version: int, says: str) -> None:
+    data = bytearray(sample.read_bytes())
+    for order in ("little", "big"):
+        data[4:8] = version.to_bytes(4, order)  # type: ignore[arg-type]
+        sample.write_bytes(data)
+        with pytest.raises(GGUFError, match=says):
+            gguf.open(sample)
+
+
 def test_big_endian_files_give_the_same_values(tmp_path: Path, sample: Path) -> None:
     path = tmp_path / "big.gguf"
     with gguf.open(sample) as little, gguf.create(path, little.typed_metadata(), endianness="big") as w:
