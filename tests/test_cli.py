@@ -17,14 +17,16 @@ import pytest
 pytest.importorskip("typer")
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "examples" / "tales-6m"
-COMMANDS = ("demo", "convert", "quantize", "inspect", "verify", "recipes", "run", "eval", "bench")
+COMMANDS = (
+    *("demo", "convert", "quantize", "recipes", "run", "eval", "compare", "imatrix", "imatrix-info", "imatrix-merge"),
+    *("inspect", "verify", "split", "merge", "edit", "diff", "bench"),
+)
 
 
 def blockquant(*arguments: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own, as a shell would."""
-    code = "import sys; from blockquant.cli import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-m", "blockquant", *map(str, arguments)],
         capture_output=True,
         text=True,
         input=stdin,

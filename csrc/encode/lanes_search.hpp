@@ -413,7 +413,7 @@ BQ_INLINE void keep_affine(const float* x, float inverse, float low, const Affin
                            uint8_t* levels) {
     fill_levels<V, n>(levels, [&](int i) BQ_INLINE_LAMBDA {
         auto value = V::mul(V::splat(inverse), V::sub(V::load(x + i), V::splat(low)));
-        if (walk.clamp_first) value = clamp<V>(value, 0, static_cast<float>(walk.top));
+        if (walk.clamp_first) value = clamp<V>(value, 0.0f, static_cast<float>(walk.top));
         return clamp<V>(round_to_int<V>(value), 0, walk.top);
     });
 }
