@@ -8,12 +8,14 @@
 namespace bq {
 namespace {
 
-// One weight row against kRows activation rows. B: the vocabulary of block_<isa>.hpp.
+// One weight row against kRows activation rows (several weight rows at a time bring nothing here). B: the
+// vocabulary of block_<isa>.hpp.
 template <class B, FormatId id, int kRows>
 struct BlockDot {
     using S = typename B::Base;
     using W = SuperBlock<S, id>;
     using Form = CommonForm<id>;
+    using Dot = typename B::template Dot<id>;
     static constexpr int kChunk = B::kChunk;
 
     const int8_t* q[kRows];
@@ -32,14 +34,14 @@ struct BlockDot {
         }
     }
 
-    BQ_INLINE void block(const uint8_t* w, int64_t i) {
-        using Dot = typename B::template Dot<id>;
+    // Block i of the row, at w, one of those that were opened together.
+    BQ_INLINE void block(const typename Dot::Opened& opened, int which, const uint8_t* w, int64_t i) {
         typename B::Ints sum[kRows];
         typename S::Words scale{};
-        if constexpr (!W::kUnitScale) scale = W::scales(w);
+        if constexpr (!W::kUnitScale) scale = Dot::scales(opened, which, w);
         const auto spread = B::spread(scale);
         S::template repeat<256 / kChunk>([&](int j) BQ_INLINE_LAMBDA {
-            const auto c = Dot::chunk(w, j);
+            const auto c = Dot::chunk(opened, which, w, j);
             const auto factor = B::factor(spread, j);
             for (int r = 0; r < kRows; ++r) Dot::add(sum[r], j == 0, c, q[r] + 256 * i + kChunk * j, factor);
         });
@@ -65,7 +67,14 @@ struct BlockDot {
     }
 
     BQ_INLINE void row(const uint8_t* w, int64_t k, float* y, int64_t ldy) {
-        for (int64_t i = 0; i < k / 256; ++i, w += Form::bytes) block(w, i);
+        constexpr int kTogether = Dot::kTogether;
+        const int64_t blocks = k / 256;
+        int64_t i = 0;
+        for (; i + kTogether <= blocks; i += kTogether, w += kTogether * Form::bytes) {
+            const typename Dot::Opened opened(w, w + (kTogether - 1) * Form::bytes);
+            for (int j = 0; j < kTogether; ++j) block(opened, j, w + j * Form::bytes, i + j);
+        }
+        if (kTogether > 1 && i < blocks) block(typename Dot::Opened(w, w), 0, w, i);
         for (int r = 0; r < kRows; ++r) y[r * ldy] = B::total(acc[r]) - S::sum(less[r]);
     }
 };
@@ -73,11 +82,11 @@ struct BlockDot {
 template <class B, FormatId id>
 void matmul_blocks(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const Activations& x,
                    float* y, int64_t ldy) {
-    each_row_group<kRowTile>(w, w_row_bytes, begin, end, x.rows,
-                             [&](const uint8_t* row, auto rows, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
-                                 BlockDot<B, id, decltype(rows)::value>(x, r).row(row, x.k, y + r * ldy + n,
-                                                                                  ldy);
-                             });
+    each_row_group<kRowTile, 1>(
+        w, w_row_bytes, begin, end, x.rows,
+        [&](const uint8_t* row, auto, auto rows, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
+            BlockDot<B, id, decltype(rows)::value>(x, r).row(row, x.k, y + r * ldy + n, ldy);
+        });
 }
 
 }  // namespace

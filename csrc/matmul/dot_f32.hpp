@@ -88,11 +88,11 @@ struct RowDotF32 {
 template <class S, FormatId id>
 void matmul_f32(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
                 int64_t rows, int64_t k, float* y, int64_t ldy) {
-    each_row_group<kRowTile>(w, w_row_bytes, begin, end, rows,
-                             [&](const uint8_t* row, auto count, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
-                                 RowDotF32<S, id, decltype(count)::value>(x, k, r).row(row, k,
-                                                                                       y + r * ldy + n, ldy);
-                             });
+    each_row_group<kRowTile, 1>(
+        w, w_row_bytes, begin, end, rows,
+        [&](const uint8_t* row, auto, auto count, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
+            RowDotF32<S, id, decltype(count)::value>(x, k, r).row(row, k, y + r * ldy + n, ldy);
+        });
 }
 
 }  // namespace

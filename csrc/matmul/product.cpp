@@ -7,6 +7,7 @@
 #include <new>
 #include <vector>
 
+#include "formats/half.hpp"
 #include "matmul/packed_rows.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -113,6 +114,7 @@ struct Product {
     int64_t m;
     float* y;
     int threads;
+    bool exact;
     std::vector<Segment> segments;
     int64_t row_bytes;
 
@@ -124,26 +126,35 @@ struct Product {
 
     void with_floats() {
         const PanelShape& shape = table.float_panel_shape;
-        choose_panels(kernel.matmul_float_panels != nullptr);
+        // Where there are kernels for them, bfloat16 weights take activations of their own precision.
+        const bool rounds = !exact && kernel.matmul_bf16_panels != nullptr;
+        const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
+        choose_panels(panels != nullptr);
         Sizes sizes;
+        const int64_t rounded_offset = sizes.add(rounds ? m * w.k * 4 : 0);
         for (Segment& s : segments)
             if (s.panels) s.packed_offset = sizes.add(packed_float_bytes(s.rows, w.k, shape.tile_rows));
         const Scratch scratch(sizes.total);
+        const float* const from = rounds ? reinterpret_cast<const float*>(scratch.at(rounded_offset)) : x;
+        if (rounds)
+            parallel_for(m * w.k, kPiece / 4, threads, [&](int64_t begin, int64_t end) {
+                auto* to = reinterpret_cast<float*>(scratch.at(rounded_offset));
+                for (int64_t i = begin; i < end; ++i) to[i] = bf16_to_f32(f32_to_bf16(x[i]));
+            });
         const auto packed = [&](const Segment& s) {
             return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
         };
         pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
-            pack_float_rows(x + s.first * w.k, begin, end, shape.tile_rows, packed(s));
+            pack_float_rows(from + s.first * w.k, begin, end, shape.tile_rows, packed(s));
         });
         for_weight_rows(segments, w.n, shape.lanes, mean_rows(), w.k, threads,
                         [&](const Segment& s, int64_t begin, int64_t end) {
                             float* to = y + s.first * w.n;
                             if (s.panels)
-                                kernel.matmul_float_panels(matrix(s), row_bytes, begin, end, packed(s), to,
-                                                           w.n);
+                                panels(matrix(s), row_bytes, begin, end, packed(s), to, w.n);
                             else
-                                kernel.matmul_f32(matrix(s), row_bytes, begin, end, x + s.first * w.k, s.rows,
-                                                  w.k, to, w.n);
+                                kernel.matmul_f32(matrix(s), row_bytes, begin, end, from + s.first * w.k,
+                                                  s.rows, w.k, to, w.n);
                         });
     }
 
@@ -186,8 +197,16 @@ void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, i
         std::fill(y, y + m * w.n, 0.0f);
         return;
     }
-    Product product{
-        table, table[w.format->id], w, x, m, y, threads, {{0, m, 0, false, 0}}, w.format->row_bytes(w.k)};
+    Product product{table,
+                    table[w.format->id],
+                    w,
+                    x,
+                    m,
+                    y,
+                    threads,
+                    exact,
+                    {{0, m, 0, false, 0}},
+                    w.format->row_bytes(w.k)};
     // Rows of the same expert are brought together, and their results back where they belong.
     std::vector<int64_t> order;
     std::vector<float> sorted_x, sorted_y;

@@ -13,6 +13,13 @@ struct Avx512 : Avx2 {
     static constexpr int kWide = 16;
     using Wide = __m512;
 
+    static BQ_INLINE Bytes load_nibbles(const uint8_t* p) {
+        const __m256i both =
+            _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        const __m256i counts = _mm256_setr_epi64x(0, 0, 0x0004000400040004, 0x0004000400040004);
+        return _mm256_and_si256(_mm256_srlv_epi16(both, counts), _mm256_set1_epi8(15));
+    }
+
     static BQ_INLINE Bytes bits(uint32_t set, int value) { return _mm256_maskz_mov_epi8(set, splat(value)); }
 
     static BQ_INLINE Bytes bit_mask(uint32_t set) { return _mm256_movm_epi8(set); }

@@ -38,7 +38,14 @@ struct BlockAvx2 {
     struct Dot {
         using F = Unpack<Avx2, id>;
         static constexpr int kOffset = F::kOffset;
-        static BQ_INLINE __m256i chunk(const uint8_t* b, int j) { return F::chunk(b, j); }
+        static constexpr int kTogether = 1;
+        struct Opened {
+            BQ_INLINE Opened(const uint8_t*, const uint8_t*) {}
+        };
+        static BQ_INLINE __m256i chunk(const Opened&, int, const uint8_t* b, int j) { return F::chunk(b, j); }
+        static BQ_INLINE __m256i scales(const Opened&, int, const uint8_t* b) {
+            return SuperBlock<Avx2, id>::scales(b);
+        }
         static BQ_INLINE void add(Ints& sum, bool first, __m256i c, const int8_t* a, __m256i factor) {
             const __m256i x = Avx2::load(a);
             const __m256i pairs = F::kSigned

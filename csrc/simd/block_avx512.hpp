@@ -103,7 +103,16 @@ struct BlockAvx512 {
     struct Dot {
         using F = Unpack<Avx512, id>;
         static constexpr int kOffset = F::kSigned ? 128 : F::kOffset;
-        static BQ_INLINE __m512i chunk(const uint8_t* b, int j) { return BlockAvx512::chunk<id>(b, j); }
+        static constexpr int kTogether = 1;
+        struct Opened {
+            BQ_INLINE Opened(const uint8_t*, const uint8_t*) {}
+        };
+        static BQ_INLINE __m512i chunk(const Opened&, int, const uint8_t* b, int j) {
+            return BlockAvx512::chunk<id>(b, j);
+        }
+        static BQ_INLINE __m256i scales(const Opened&, int, const uint8_t* b) {
+            return SuperBlock<Avx512, id>::scales(b);
+        }
         static BQ_INLINE void add(Ints& sum, bool first, __m512i c, const int8_t* a, __m512i factor) {
             const __m512i x = _mm512_loadu_si512(a), start = first ? _mm512_setzero_si512() : sum;
             if constexpr (SuperBlock<Avx512, id>::kUnitScale) {

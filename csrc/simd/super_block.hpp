@@ -10,6 +10,7 @@
 #pragma once
 
 #include "simd/unpack.hpp"
+#include "simd/unpack_iq.hpp"
 #include "simd/unpack_lookup.hpp"
 #include "simd/unpack_low_bit.hpp"
 
@@ -85,6 +86,77 @@ struct SuperBlock<S, FormatId::IQ4_XS> : ScaledRuns {
         return S::sub_words(S::words_twice(iq4_xs_scales(b)), S::splat_words(32));
     }
     static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockIQ4_XS, d)); }
+};
+
+// The scales of the grid formats are odd: twice what is stored, plus one.
+template <class S>
+static BQ_INLINE typename S::Words odd_scales_twice(uint64_t stored) {
+    return S::words_twice(stored << 1 | kOneInEachByte);
+}
+// Of sixteen runs, four bits each.
+template <class S>
+static BQ_INLINE typename S::Words odd_nibbles(const uint8_t* packed) {
+    return S::words(spread_nibbles(load_as<uint32_t>(packed)) << 1 | kOneInEachByte,
+                    spread_nibbles(load_as<uint32_t>(packed + 4)) << 1 | kOneInEachByte);
+}
+
+template <class S>
+struct SuperBlock<S, FormatId::IQ2_XXS> : ScaledRuns {
+    static BQ_INLINE typename S::Words scales(const uint8_t* b) {
+        return odd_scales_twice<S>(top_nibbles(b + offsetof(BlockIQ2_XXS, runs) + 4, 8));
+    }
+    static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockIQ2_XXS, d)) * 0.125f; }
+};
+
+template <class S>
+struct SuperBlock<S, FormatId::IQ2_XS> : ScaledRuns {
+    static BQ_INLINE typename S::Words scales(const uint8_t* b) {
+        return odd_nibbles<S>(b + offsetof(BlockIQ2_XS, scales));
+    }
+    static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockIQ2_XS, d)) * 0.125f; }
+};
+
+template <class S>
+struct SuperBlock<S, FormatId::IQ2_S> : ScaledRuns {
+    static BQ_INLINE typename S::Words scales(const uint8_t* b) {
+        return odd_nibbles<S>(b + offsetof(BlockIQ2_S, scales));
+    }
+    static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockIQ2_S, d)) * 0.125f; }
+};
+
+template <class S>
+struct SuperBlock<S, FormatId::IQ3_XXS> : ScaledRuns {
+    static BQ_INLINE typename S::Words scales(const uint8_t* b) {
+        return odd_scales_twice<S>(top_nibbles(b + offsetof(BlockIQ3_XXS, signs_scale), 4));
+    }
+    static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockIQ3_XXS, d)) * 0.25f; }
+};
+
+template <class S>
+struct SuperBlock<S, FormatId::IQ3_S> : ScaledRuns {
+    static BQ_INLINE typename S::Words scales(const uint8_t* b) {
+        return odd_scales_twice<S>(spread_nibbles(load_as<uint32_t>(b + offsetof(BlockIQ3_S, scales))));
+    }
+    static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockIQ3_S, d)); }
+};
+
+// In eighths, as Unpack has them.
+template <class S>
+struct SuperBlock<S, FormatId::IQ1_S> : ScaledRuns {
+    static BQ_INLINE typename S::Words scales(const uint8_t* b) {
+        return odd_scales_twice<S>(iq1_s_scales(b));
+    }
+    static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockIQ1_S, d)) * 0.125f; }
+};
+
+template <class S>
+struct SuperBlock<S, FormatId::IQ1_M> : ScaledRuns {
+    static BQ_INLINE typename S::Words scales(const uint8_t* b) {
+        uint64_t stored[2];
+        iq1_m_scales(b, stored);
+        return S::words(stored[0] << 1 | kOneInEachByte, stored[1] << 1 | kOneInEachByte);
+    }
+    static BQ_INLINE float d(const uint8_t* b) { return iq1_m_unit<S>(b) * 0.125f; }
 };
 
 template <class S>

@@ -150,6 +150,14 @@ struct ShiftedPoints {
     }
 };
 
+// The scales of the eight runs of IQ1_S as stored, as bytes.
+static BQ_INLINE uint64_t iq1_s_scales(const uint8_t* b) {
+    uint64_t integers = 0;
+    for (int j = 0; j < 8; ++j)
+        integers |= static_cast<uint64_t>(b[offsetof(BlockIQ1_S, qh) + 2 * j + 1] >> 4 & 7) << 8 * j;
+    return integers;
+}
+
 template <class S>
 struct Unpack<S, FormatId::IQ1_S> : ShiftedPoints<S, FormatId::IQ1_S> {
     static constexpr int kRun = 32;
@@ -165,12 +173,28 @@ struct Unpack<S, FormatId::IQ1_S> : ShiftedPoints<S, FormatId::IQ1_S> {
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
-        uint64_t integers = 0;
-        for (int j = 0; j < 8; ++j)
-            integers |= static_cast<uint64_t>(b[offsetof(BlockIQ1_S, qh) + 2 * j + 1] >> 4 & 7) << 8 * j;
-        scale[0] = odd_scales<S>(S::f16(b + offsetof(BlockIQ1_S, d)) * 0.125f, integers);
+        scale[0] = odd_scales<S>(S::f16(b + offsetof(BlockIQ1_S, d)) * 0.125f, iq1_s_scales(b));
     }
 };
+
+// The scale that IQ1_M keeps in the top nibbles of four words.
+template <class S>
+static BQ_INLINE float iq1_m_unit(const uint8_t* b) {
+    const uint64_t nibbles =
+        load_as<uint64_t>(b + offsetof(BlockIQ1_M, scales)) >> 12 & 0x000f000f000f000full;
+    const uint64_t pairs = nibbles | nibbles >> 12;
+    const uint16_t d = static_cast<uint16_t>((pairs & 0xff) | (pairs >> 32 & 0xff) << 8);
+    return S::f16(reinterpret_cast<const uint8_t*>(&d));
+}
+// The scales of its sixteen runs as stored, four times three bits in each word, as bytes.
+static BQ_INLINE void iq1_m_scales(const uint8_t* b, uint64_t (&stored)[2]) {
+    const uint64_t words = load_as<uint64_t>(b + offsetof(BlockIQ1_M, scales));
+    for (int i = 0; i < 2; ++i) {
+        uint64_t v = (words >> 32 * i & 0xfff) | (words >> 32 * i & 0xfff0000) << 16;
+        v = (v & 0x0000003f0000003full) | (v & 0x00000fc000000fc0ull) << 10;
+        stored[i] = (v & 0x0007000700070007ull) | (v & 0x0038003800380038ull) << 5;
+    }
+}
 
 template <class S>
 struct Unpack<S, FormatId::IQ1_M> : ShiftedPoints<S, FormatId::IQ1_M> {
@@ -190,18 +214,10 @@ struct Unpack<S, FormatId::IQ1_M> : ShiftedPoints<S, FormatId::IQ1_M> {
     }
     template <int kBlocks>
     static BQ_INLINE void scales(const uint8_t* b, typename S::Floats* scale, typename S::Floats*) {
-        const uint64_t words = load_as<uint64_t>(b + offsetof(BlockIQ1_M, scales));
-        // Each word's nibble of d, and its four times three bits in bytes of their own.
-        const uint64_t nibbles = words >> 12 & 0x000f000f000f000full;
-        const uint64_t pairs = nibbles | nibbles >> 12;
-        const uint16_t d = static_cast<uint16_t>((pairs & 0xff) | (pairs >> 32 & 0xff) << 8);
-        const float eighth = S::f16(reinterpret_cast<const uint8_t*>(&d)) * 0.125f;
-        for (int i = 0; i < 2; ++i) {  // two words: eight times three bits
-            uint64_t v = (words >> 32 * i & 0xfff) | (words >> 32 * i & 0xfff0000) << 16;
-            v = (v & 0x0000003f0000003full) | (v & 0x00000fc000000fc0ull) << 10;
-            v = (v & 0x0007000700070007ull) | (v & 0x0038003800380038ull) << 5;
-            scale[i] = odd_scales<S>(eighth, v);
-        }
+        const float eighth = iq1_m_unit<S>(b) * 0.125f;
+        uint64_t stored[2];
+        iq1_m_scales(b, stored);
+        for (int i = 0; i < 2; ++i) scale[i] = odd_scales<S>(eighth, stored[i]);
     }
 };
 

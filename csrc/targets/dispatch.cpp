@@ -29,14 +29,20 @@ struct Tables {
         const bool avx512 =
             avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl && cpu.avx512vnni;
         add(avx512, {fill_avx512, fill_avx512_matmul, fill_avx512_encode});
+        if (avx512 && cpu.avx512vbmi) fill_vbmi_matmul(tables.back());
 #if defined(BQ_HAVE_AVX512_BF16)
-        add(avx512 && cpu.avx512bf16,
-            {fill_avx512, fill_avx512_matmul, fill_avx512_encode, fill_avx512_bf16});
+        const bool bf16 = avx512 && cpu.avx512bf16;
+        add(bf16,
+            {fill_avx512, fill_avx512_matmul, fill_avx512_encode, fill_avx512_bf16, fill_avx512_bf16_matmul});
+        if (bf16 && cpu.avx512vbmi) fill_vbmi_matmul(tables.back());
 #endif
 #endif
 #if defined(BQ_HAVE_NEON)
         add(cpu.neon, {fill_neon, fill_neon_matmul, fill_neon_encode});
         add(cpu.neon && cpu.dotprod, {fill_neon_dotprod, fill_neon_dotprod_matmul, fill_neon_dotprod_encode});
+#if defined(BQ_HAVE_I8MM)
+        if (cpu.neon && cpu.dotprod && cpu.i8mm) fill_i8mm_matmul(tables.back());
+#endif
 #endif
         for (const KernelTable& table : tables) available.push_back(&table);
     }

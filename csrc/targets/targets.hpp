@@ -14,12 +14,17 @@ void fill_avx2_encode(KernelTable& table);
 void fill_avx512(KernelTable& table);
 void fill_avx512_matmul(KernelTable& table);
 void fill_avx512_encode(KernelTable& table);
-void fill_avx512_bf16(KernelTable& table);  // after those of avx512
+// After those of avx512.
+void fill_vbmi_matmul(KernelTable& table);
+void fill_avx512_bf16(KernelTable& table);
+void fill_avx512_bf16_matmul(KernelTable& table);
 void fill_neon(KernelTable& table);
 void fill_neon_matmul(KernelTable& table);
 void fill_neon_encode(KernelTable& table);
 void fill_neon_dotprod(KernelTable& table);
 void fill_neon_dotprod_matmul(KernelTable& table);
 void fill_neon_dotprod_encode(KernelTable& table);
+// On top of those.
+void fill_i8mm_matmul(KernelTable& table);
 
 }  // namespace bq

@@ -10,6 +10,7 @@
 
 #include "encode/encode.hpp"
 #include "runtime/cpu_features.hpp"
+#include "targets/targets.hpp"
 
 #if defined(BQ_SIMDE_AVX512)
 namespace bq {
@@ -21,6 +22,15 @@ void fill_avx512_bf16_emulated(KernelTable& table);
 #endif
 
 namespace bq::test {
+namespace {
+
+[[maybe_unused]] bool has_table(const char* isa) {
+    for (const KernelTable* table : available_kernels())
+        if (std::strcmp(table->isa, isa) == 0) return true;
+    return false;
+}
+
+}  // namespace
 
 std::vector<const KernelTable*> runnable_kernels() {
     std::vector<const KernelTable*> tables(available_kernels().begin(), available_kernels().end());
@@ -43,6 +53,30 @@ std::vector<const KernelTable*> runnable_kernels() {
         }();
         tables.insert(tables.end(), {&emulated, &with_bf16});
     }
+#endif
+    return tables;
+}
+
+std::vector<const KernelTable*> matmul_kernels() {
+    std::vector<const KernelTable*> tables = runnable_kernels();
+#if defined(BQ_HAVE_AVX512)
+    static const KernelTable plain = [] {
+        KernelTable table;
+        fill_avx512(table);
+        fill_avx512_matmul(table);
+        table.isa = "avx512 without extensions";
+        return table;
+    }();
+    if (has_table("avx512")) tables.push_back(&plain);
+#elif defined(BQ_HAVE_I8MM)
+    static const KernelTable plain = [] {
+        KernelTable table;
+        fill_neon_dotprod(table);
+        fill_neon_dotprod_matmul(table);
+        table.isa = "neon_dotprod without extensions";
+        return table;
+    }();
+    if (has_table("neon_dotprod")) tables.push_back(&plain);
 #endif
     return tables;
 }

@@ -12,6 +12,9 @@ namespace bq::test {
 
 // available_kernels(), and the emulated AVX-512 table where the build has one.
 std::vector<const KernelTable*> runnable_kernels();
+// And those of an instruction set as they are on a CPU without the extensions that replace some of its
+// products.
+std::vector<const KernelTable*> matmul_kernels();
 
 std::vector<FormatId> implemented_formats();
 

@@ -93,9 +93,27 @@ void check_products(const Input& x, const std::vector<uint8_t>& w, int64_t n, co
     CHECK(wrong == 0);
 }
 
+// How many of the products of many rows with float activations are not near the float64 products.
+int64_t wrong_products(const std::vector<float>& x, const std::vector<float>& values, int64_t rows, int64_t n,
+                       int64_t k, const std::vector<float>& y) {
+    int64_t wrong = 0;
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < n; ++i) {
+            double exact = 0, magnitude = 0;
+            for (int64_t j = 0; j < k; ++j) {
+                const double product = static_cast<double>(x[r * k + j]) * values[i * k + j];
+                exact += product;
+                magnitude += std::abs(product);
+            }
+            // Up to 256 products are added in a row.
+            wrong += !(std::abs(y[r * n + i] - exact) <= 300 * 0x1p-24 * magnitude);
+        }
+    return wrong;
+}
+
 template <class Body>
 void for_each_kernel(Body&& body) {
-    for (const KernelTable* table : runnable_kernels())
+    for (const KernelTable* table : matmul_kernels())
         for (FormatId id : implemented_formats()) {
             CAPTURE(std::string(table->isa));
             CAPTURE(std::string(format_info(id).name));
@@ -206,21 +224,40 @@ TEST_CASE("products of many rows with float activations are the float64 products
                                               packed, y.data(), n);
                 if (n > shape.lanes)
                     table[id].matmul_float_panels(w.data(), row_bytes, shape.lanes, n, packed, y.data(), n);
-                int64_t wrong = 0;
-                for (int64_t r = 0; r < rows; ++r)
-                    for (int64_t i = 0; i < n; ++i) {
-                        double exact = 0, magnitude = 0;
-                        for (int64_t j = 0; j < k; ++j) {
-                            const double product = static_cast<double>(x[r * k + j]) * values[i * k + j];
-                            exact += product;
-                            magnitude += std::abs(product);
-                        }
-                        // Up to 256 products are added in a row.
-                        wrong += !(std::abs(y[r * n + i] - exact) <= 300 * 0x1p-24 * magnitude);
-                    }
-                CHECK(wrong == 0);
+                CHECK(wrong_products(x, values, rows, n, k, y) == 0);
             }
     });
+}
+
+TEST_CASE("products of bfloat16 weights and activations are the float64 products") {
+    for (const KernelTable* table : matmul_kernels()) {
+        const FormatKernels& kernels = (*table)[FormatId::BF16];
+        if (kernels.matmul_bf16_panels == nullptr) continue;
+        Rng rng(19);
+        const PanelShape& shape = table->float_panel_shape;
+        for (int64_t rows : {1, 4, 5, 13, 14, 33, 113, 130})
+            for (int64_t n : {1, 17, 31})
+                for (int64_t k : {1, 2, 31, 256, 257, 530}) {
+                    std::vector<float> x(rows * k);
+                    for (float& v : x) v = bf16_to_f32(f32_to_bf16(rng.uniform()));
+                    std::vector<uint8_t> storage(
+                        static_cast<size_t>(packed_float_bytes(rows, k, shape.tile_rows)));
+                    const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
+                    pack_float_rows(x.data(), 0, rows, shape.tile_rows, packed);
+                    const std::vector<uint8_t> w = random_rows(FormatId::BF16, n, k, rng);
+                    const GuardedBytes guarded(w);
+                    std::vector<float> y(rows * n, NAN);
+                    kernels.matmul_bf16_panels(guarded.data(), 2 * k, 0, std::min<int64_t>(n, shape.lanes),
+                                               packed, y.data(), n);
+                    if (n > shape.lanes)
+                        kernels.matmul_bf16_panels(guarded.data(), 2 * k, shape.lanes, n, packed, y.data(),
+                                                   n);
+                    CAPTURE(rows);
+                    CAPTURE(n);
+                    CAPTURE(k);
+                    CHECK(wrong_products(x, decoded(FormatId::BF16, w, n, k), rows, n, k, y) == 0);
+                }
+    }
 }
 
 TEST_CASE("a result depends neither on how many rows are given nor on the range of weight rows") {

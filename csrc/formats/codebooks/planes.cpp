@@ -1,0 +1,95 @@
+#include "formats/codebooks/planes.hpp"
+
+#include "formats/codebooks/grids.hpp"
+#include "formats/codebooks/points.hpp"
+
+namespace bq::codebooks {
+namespace {
+
+template <int kCount>
+constexpr BytePairs<kCount> planes_of(const uint16_t (&grid)[kCount]) {
+    BytePairs<kCount> planes{};
+    for (int p = 0; p < kCount; ++p)
+        for (int i = 0; i < 8; ++i) {
+            const int level = grid[p] >> 2 * i & 3;
+            planes.at[0][p] |= static_cast<uint8_t>((level >= 1) << i);
+            planes.at[1][p] |= static_cast<uint8_t>((level == 2) << i);
+        }
+    return planes;
+}
+
+// Four elements of IQ1, two bits each.
+constexpr uint8_t signs_of(int levels) {
+    int signs = 0;
+    for (int i = 0; i < 4; ++i) {
+        const int level = levels >> 2 * i & 3;
+        signs |= (level == 2) << i | (level == 0) << (4 + i);
+    }
+    return static_cast<uint8_t>(signs);
+}
+
+constexpr iq1_s::LowerHalves lower_halves() {
+    iq1_s::LowerHalves halves{};
+    for (int p = 0; p < 2048; ++p) halves.at[p] = signs_of(iq1_s::kGrid[p] & 255);
+    return halves;
+}
+
+constexpr iq1_s::UpperHalves upper_halves() {
+    iq1_s::UpperHalves halves{};
+    for (int part = 0; part < 128; ++part) {
+        const uint16_t* points = iq1_s::kGrid + 16 * part;
+        halves.first[part] = signs_of(points[0] >> 8);
+        halves.last[part] = signs_of(points[15] >> 8);
+        int change = 1;
+        while (change < 16 && points[change] >> 8 == points[0] >> 8) ++change;
+        halves.change[part] = static_cast<uint8_t>(change);
+    }
+    return halves;
+}
+
+constexpr bool upper_halves_hold() {
+    const iq1_s::UpperHalves halves = upper_halves();
+    for (int p = 0; p < 2048; ++p) {
+        const int part = p / 16;
+        const uint8_t found = p % 16 >= halves.change[part] ? halves.last[part] : halves.first[part];
+        if (found != signs_of(iq1_s::kGrid[p] >> 8)) return false;
+    }
+    return true;
+}
+static_assert(upper_halves_hold());
+
+template <int kCount>
+constexpr BytePairs<kCount> codes_of(const uint16_t (&grid)[kCount]) {
+    BytePairs<kCount> codes{};
+    for (int p = 0; p < kCount; ++p)
+        for (int i = 0; i < 2; ++i) codes.at[i][p] = static_cast<uint8_t>(grid[p] >> 6 * i & 63);
+    return codes;
+}
+
+constexpr BytePairs<256> trits() {
+    BytePairs<256> all{};
+    for (int byte = 0; byte < 256; ++byte)
+        for (int i = 0, rest = byte; i < 5; ++i, rest = rest * 3 & 255)
+            all.at[i / 4][byte] |= static_cast<uint8_t>(rest * 3 >> 8 << 2 * (i % 4));
+    return all;
+}
+
+constexpr SignBytes sign_bytes() {
+    SignBytes signs{};
+    for (int stored = 0; stored < 128; ++stored) signs.at[stored] = even_signs(stored);
+    return signs;
+}
+
+}  // namespace
+
+constexpr iq1_s::LowerHalves iq1_s::kLowerHalves = lower_halves();
+constexpr iq1_s::UpperHalves iq1_s::kUpperHalves = upper_halves();
+constexpr BytePairs<256> iq2_xxs::kPlanes = planes_of(kGrid);
+constexpr BytePairs<512> iq2_xs::kPlanes = planes_of(kGrid);
+constexpr BytePairs<1024> iq2_s::kPlanes = planes_of(kGrid);
+constexpr BytePairs<256> iq3_xxs::kCodes = codes_of(kGrid);
+constexpr BytePairs<512> iq3_s::kCodes = codes_of(kGrid);
+constexpr BytePairs<256> kTrits = trits();
+constexpr SignBytes kEvenSigns = sign_bytes();
+
+}  // namespace bq::codebooks
