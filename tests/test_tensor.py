@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
+from typing import Any
 
 import blockquant as bq
 import ml_dtypes
@@ -226,6 +227,10 @@ def test_matmul_with_experts_is_each_row_with_its_matrix(name: str, isa: str) ->
         bq.matmul(x[:2], w[0], experts=[0, 0])
 
 
+def _multiply(**options: Any) -> np.ndarray:
+    return bq.matmul(gaussian(2, 32), bq.quantize(gaussian(2, 32), "Q8_0"), **options)
+
+
 def test_matmul_takes_float_arrays_and_out() -> None:
     x, w = gaussian(4, 96), gaussian(7, 96, seed=1)
     for weights in (w, w.astype(np.float16), w[:, ::-1]):
@@ -238,6 +243,36 @@ def test_matmul_takes_float_arrays_and_out() -> None:
     np.testing.assert_array_equal(bq.matmul(x.astype(np.float64), q), out)
     assert bq.matmul(np.empty((0, 96), np.float32), q).shape == (0, 7)
     assert bq.matmul(x, bq.quantize(np.empty((0, 96), np.float32), "Q8_0")).shape == (4, 0)
+    # What needs no conversion takes a way of its own: every refusal of it must end in the same checks.
+    np.testing.assert_array_equal(bq.matmul(x[:, ::-1], q), bq.matmul(x[:, ::-1].copy(), q))
+    np.testing.assert_array_equal(bq.matmul(x.astype(">f4"), q), out)
+    np.testing.assert_array_equal(bq.matmul(x[0], q), bq.matmul(x[:1], q)[0])
+    np.testing.assert_array_equal(bq.matmul(x[0], q, precision="float32"), bq.matmul(x[:1], q, precision="float32")[0])
+    assert type(bq.matmul(x, q)) is np.ndarray
+
+
+def test_packed_weights_multiply_like_the_tensor_and_say_what_they_are() -> None:
+    x = gaussian(6, 512)
+    for name in ("Q4_0", "IQ2_XXS", "BF16"):
+        w = quantize(gaussian(2 * 19, 512, seed=3), name)
+        p = bq.pack(w)
+        assert (p.format, p.shape) == (name, (38, 512))
+        assert 0 < p.nbytes <= w.nbytes
+        assert name in repr(p)
+        for rows in (x, x[:1], x[0]):
+            for precision in ("int8", "float32"):
+                np.testing.assert_array_equal(
+                    bq.matmul(rows, p, precision=precision), bq.matmul(rows, w, precision=precision)
+                )
+        experts = bq.pack(bq.QuantizedTensor(w.data.reshape(2, 19, -1), name))
+        assert experts.shape == (2, 19, 512)
+        np.testing.assert_array_equal(bq.matmul(x, experts, experts=[0] * 6), bq.matmul(x, w[:19]))
+    with pytest.raises(TypeError, match="QuantizedTensor"):
+        bq.pack(x)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected"):
+        bq.pack(w[0])
+    with pytest.raises(ValueError, match="does not fit"):
+        bq.matmul(x[:, :256], p)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +291,13 @@ def test_matmul_takes_float_arrays_and_out() -> None:
         (lambda: bq.quantize(gaussian(2, 256), "Q4_K", out=np.empty((2, 143), np.uint8)), ValueError, r"out has shape"),
         (lambda: bq.matmul(gaussian(2, 64), bq.quantize(gaussian(2, 32), "Q8_0")), ValueError, r"does not fit"),
         (lambda: bq.matmul(gaussian(2, 32), gaussian(2, 2, 32)), ValueError, r"expected \[N, K\]"),
+        (lambda: bq.matmul(np.float32(1), bq.quantize(gaussian(2, 32), "Q8_0")), ValueError, r"does not fit"),
+        (lambda: _multiply(threads=0), ValueError, r"at least 1"),
+        (lambda: _multiply(precision="int4"), ValueError, r"precision must be"),
+        (lambda: _multiply(out=np.empty((2, 3), np.float32)), ValueError, r"out has shape \(2, 3\)"),
+        (lambda: _multiply(out=np.empty((2, 2))), ValueError, r"dtype float64"),
+        (lambda: _multiply(out=np.empty((2, 2), np.float32, order="F")), ValueError, r"C-contiguous"),
+        (lambda: _multiply(out=[[0.0]]), TypeError, r"out must be a numpy array"),
         (lambda: bq.matmul(gaussian(2, 32), [1.0]), TypeError, r"QuantizedTensor"),
         (lambda: bq.QuantizedTensor(np.zeros((2, 17), np.uint8), "Q8_0"), ValueError, r"rows of 17 bytes"),
         (lambda: bq.QuantizedTensor(np.zeros((2, 34), np.int8), "Q8_0"), TypeError, r"uint8"),

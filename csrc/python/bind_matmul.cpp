@@ -1,6 +1,7 @@
 // Products of float rows with rows of blocks. The Python layer has resolved formats and dtypes; shapes are
 // checked here. The GIL is released around the product.
 #include <string>
+#include <vector>
 
 #include "matmul/product.hpp"
 #include "python/arrays.hpp"
@@ -50,11 +51,53 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
     multiply(table, weights, floats, m, expert, out, threads, exact);
 }
 
+// The same for what needs no conversion: a float32 array that is C-contiguous, weights [n, row_bytes] that
+// fit and, unless it is None, an `out` that fits. Returns the result, or None when anything is otherwise, for
+// the Python layer to convert or to say what is wrong.
+py::object matmul_plain(const py::object& x, const py::array& w, int format_id, const py::object& out,
+                        int threads, bool exact) {
+    using Floats = py::array_t<float, py::array::c_style>;
+    const FormatInfo* format = find_format(static_cast<int64_t>(format_id));
+    if (format == nullptr || !format->implemented || !Floats::check_(x) || w.ndim() != 2 ||
+        !is_c_contiguous(w))
+        return py::none();
+    const auto rows = py::reinterpret_borrow<py::array>(x);
+    const py::ssize_t axes = rows.ndim();
+    if (axes < 1 || axes > 8) return py::none();
+    const int64_t k = rows.shape(axes - 1), n = w.shape(0);
+    if (k % format->block_size != 0 || w.shape(1) != format->row_bytes(k)) return py::none();
+    py::ssize_t shape[8];
+    int64_t m = 1;
+    for (py::ssize_t i = 0; i + 1 < axes; ++i) m *= shape[i] = rows.shape(i);
+    shape[axes - 1] = n;
+    py::object result = out;
+    if (out.is_none()) {
+        result = py::array(py::dtype::of<float>(), std::vector<py::ssize_t>(shape, shape + axes));
+    } else {
+        if (!Floats::check_(out)) return py::none();
+        const auto to = py::reinterpret_borrow<py::array>(out);
+        if (to.ndim() != axes || !to.writeable()) return py::none();
+        for (py::ssize_t i = 0; i < axes; ++i)
+            if (to.shape(i) != shape[i]) return py::none();
+    }
+    const KernelTable& table = checked_kernels();
+    const WeightMatrix weights{format, static_cast<const uint8_t*>(w.data()), 1, n, k};
+    const auto* from = static_cast<const float*>(rows.data());
+    auto* to = static_cast<float*>(py::reinterpret_borrow<py::array>(result).mutable_data());
+    {
+        py::gil_scoped_release release;
+        multiply(table, weights, from, m, nullptr, to, threads, exact);
+    }
+    return result;
+}
+
 }  // namespace
 
 void bind_matmul(py::module_& m) {
     m.def("matmul", &matmul, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("y"), py::arg("threads"),
           py::arg("exact"), py::arg("experts") = py::none(), "y = x @ w.T over rows of blocks.");
+    m.def("matmul_plain", &matmul_plain, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("out"),
+          py::arg("threads"), py::arg("exact"), "The same where nothing has to be converted, else None.");
 }
 
 }  // namespace bq

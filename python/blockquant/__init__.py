@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from blockquant._assemble import Unpacked, assemble, unpack
 from blockquant._core import __version__
 from blockquant._formats import Format, formats
+from blockquant._matmul import PackedWeight, matmul, pack
 from blockquant._runtime import available_isas, cpu_info, get_num_threads, set_isa, set_num_threads
-from blockquant._tensor import QuantizedTensor, dequantize, matmul, quantization_error, quantize
+from blockquant._tensor import QuantizedTensor, dequantize, quantization_error, quantize
 from blockquant.errors import BlockquantError, FormatNotImplementedError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "Format",
     "FormatNotImplementedError",
     "Model",
+    "PackedWeight",
     "QuantizedTensor",
     "Unpacked",
     "__version__",
@@ -44,6 +46,7 @@ __all__ = [
     "gguf",
     "imatrix",
     "matmul",
+    "pack",
     "quantization_error",
     "quantize",
     "quantize_file",

@@ -45,6 +45,9 @@ def assemble(
     threads: int,
 ) -> tuple[int, str, int, int] | None: ...
 def assembly_rules(format: int) -> tuple[str, str, str]: ...
+def matmul_plain(
+    x: object, w: npt.NDArray[np.uint8], format: int, out: object, threads: int, exact: bool
+) -> npt.NDArray[np.float32] | None: ...
 def matmul(
     x: npt.NDArray[np.float32],
     w: npt.NDArray[Any],

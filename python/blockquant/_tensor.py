@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex, cast
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,10 @@ class QuantizedTensor:
     first axis. Tensors pickle.
     """
 
-    __slots__ = ("_data", "_format")
+    __slots__ = ("_data", "_format", "_kind")
     _data: Bytes
     _format: Format
+    _kind: int  # the ggml type
 
     def __init__(self, data: npt.ArrayLike, format: object) -> None:
         found = find_format(format)
@@ -55,7 +56,7 @@ class QuantizedTensor:
                 f"rows of {array.shape[-1]} bytes are not whole {found.name} blocks of {found.type_size} bytes"
             )
         self._data = np.ascontiguousarray(array)
-        self._format = found
+        self._format, self._kind = found, found.ggml_type
 
     @property
     def format(self) -> Format:
@@ -217,82 +218,6 @@ def dequantize(
     if format is None:
         raise BlockquantError("bytes need a format; pass format='Q4_K' or whichever they are")
     return QuantizedTensor(data, format).dequantize(dtype, out, threads)
-
-
-_F32_ID, _F16_ID = find_format("F32").ggml_type, find_format("F16").ggml_type
-
-
-def matmul(
-    x: object,
-    w: QuantizedTensor | Array,
-    out: FloatArray | None = None,
-    threads: int | None = None,
-    *,
-    precision: str = "int8",
-    experts: npt.ArrayLike | None = None,
-) -> FloatArray:
-    """x @ w.T without decoding w to floats first.
-
-    Args:
-        x: activations [..., K], float32 (other floats are converted).
-        w: weights [N, K]: a QuantizedTensor, or a float32 or float16 array. With `experts`, [E, N, K].
-        out: float32 [..., N], C-contiguous, to write into.
-        threads: default `get_num_threads()`. The result does not depend on it.
-        precision: ``"int8"`` quantizes activations to 8-bit integers in runs of 32 (of 256 where the weights are in
-            super-blocks of 256), as fast kernels do; ``"float32"`` multiplies the decoded weights in float32. Float
-            weights always take the second way.
-        experts: for each row of x the index of its matrix in w, integers [...] in 0..E-1 (mixture of experts).
-
-    Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Five
-    and more rows of x with the same matrix are summed in another order than fewer: results then differ in the last
-    bits (within 1e-5 of the largest product), but not with what other rows there are.
-    """
-    activations = to_float32(x)
-    if isinstance(w, QuantizedTensor):
-        data, kind = w._data, w._format.ggml_type
-        if not w._format.implemented:
-            w._format.require_implemented()
-        shape = w.shape
-    elif isinstance(w, np.ndarray):
-        data, kind, shape = _float_weights(w)
-    else:
-        raise TypeError(f"w must be a QuantizedTensor or a numpy array, got {type(w).__name__}")
-    if len(shape) != (2 if experts is None else 3):
-        raise BlockquantError(
-            f"w has shape {shape}; expected [N, K]"
-            + ("" if experts is None else " with a leading axis for the experts")
-        )
-    if activations.ndim == 0 or activations.shape[-1] != shape[-1]:
-        raise BlockquantError(
-            f"x of shape {activations.shape} does not fit w of shape {shape}: "
-            f"the last axis of x must have {shape[-1]} elements"
-        )
-    index = None if experts is None else _expert_index(experts, activations.shape[:-1])
-    if precision not in ("int8", "float32"):
-        raise BlockquantError(f"precision must be 'int8' or 'float32', got {precision!r}")
-    result_shape = (*activations.shape[:-1], shape[-2])
-    result = np.empty(result_shape, np.float32) if out is None else check_out(out, result_shape, np.dtype(np.float32))
-    _core.matmul(activations, data, kind, result, thread_count(threads), precision == "float32", index)
-    return cast(FloatArray, result)
-
-
-def _expert_index(experts: npt.ArrayLike, rows: tuple[int, ...]) -> npt.NDArray[np.int32]:
-    index = np.asarray(experts)
-    if index.dtype.kind not in "iu":
-        raise TypeError(f"experts must be integers, got {index.dtype}")
-    if index.shape != rows:
-        raise BlockquantError(f"experts has shape {index.shape}; expected {rows}, an index for each row of x")
-    if index.size and (int(index.min()) < 0 or int(index.max()) > np.iinfo(np.int32).max):
-        raise IndexError(f"experts must be 0 or more and less than 2^31, got {int(index.min())}..{int(index.max())}")
-    return np.ascontiguousarray(index, np.int32)
-
-
-def _float_weights(w: Array) -> tuple[Array, int, tuple[int, ...]]:
-    if w.ndim not in (2, 3):
-        return w, _F32_ID, w.shape
-    if w.dtype == np.float16:
-        return np.ascontiguousarray(w).view(np.uint8), _F16_ID, w.shape
-    return to_float32(w, "w").view(np.uint8), _F32_ID, w.shape
 
 
 def quantization_error(x: object, q: QuantizedTensor) -> dict[str, float]:

@@ -1,0 +1,148 @@
+"""x @ w.T with quantized weights, and weights laid out for it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from blockquant import _core
+from blockquant._arrays import Array, check_out, to_float32
+from blockquant._formats import Format, find_format
+from blockquant._runtime import thread_count
+from blockquant._tensor import Bytes, FloatArray, QuantizedTensor
+from blockquant.errors import BlockquantError
+
+_PRECISIONS = {"int8": False, "float32": True}  # whether the exact path is meant
+_F32_ID, _F16_ID = find_format("F32").ggml_type, find_format("F16").ggml_type
+
+
+class PackedWeight:
+    """Weights as `matmul` multiplies them fastest on this CPU; made by `pack`, and taken by `matmul` only.
+
+    Today every kernel is at least as fast on blocks as they are stored, so this holds the blocks themselves, without a
+    copy; csrc/matmul/README.md has the measurements. Do not rely on what it holds: pack again after loading.
+    """
+
+    __slots__ = ("_data", "_format", "_kind")
+    _data: Bytes
+    _format: Format
+    _kind: int
+
+    def __init__(self, w: QuantizedTensor) -> None:
+        if not isinstance(w, QuantizedTensor):
+            raise TypeError(f"w must be a QuantizedTensor, got {type(w).__name__}")
+        w.format.require_implemented()
+        if w.ndim not in (2, 3):
+            raise BlockquantError(f"w has shape {w.shape}; expected [N, K], or [E, N, K] for experts")
+        self._data, self._format, self._kind = w._data, w._format, w._kind
+
+    @property
+    def format(self) -> Format:
+        """The format of the weights, equal to its name."""
+        return self._format
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, K], or [E, N, K]."""
+        return (*self._data.shape[:-1], self._data.shape[-1] // self._format.type_size * self._format.block_size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this keeps alive."""
+        return self._data.nbytes
+
+    def __repr__(self) -> str:
+        return f"PackedWeight({self._format.name}, shape={self.shape}, {self.nbytes:,} bytes)"
+
+
+def pack(w: QuantizedTensor) -> PackedWeight:
+    """w [N, K] or [E, N, K] laid out for this CPU's fastest `matmul`; results are those of w itself.
+
+    Costs at most the size of w, tensor by tensor. Raises TypeError for anything but a QuantizedTensor, ValueError for
+    one that is not a matrix.
+    """
+    return PackedWeight(w)
+
+
+def matmul(
+    x: object,
+    w: QuantizedTensor | PackedWeight | Array,
+    out: FloatArray | None = None,
+    threads: int | None = None,
+    *,
+    precision: str = "int8",
+    experts: npt.ArrayLike | None = None,
+) -> FloatArray:
+    """x @ w.T without decoding w to floats first.
+
+    Args:
+        x: activations [..., K], float32 (other floats are converted).
+        w: weights [N, K]: a QuantizedTensor, a PackedWeight, or a float32 or float16 array. With `experts`,
+            [E, N, K].
+        out: float32 [..., N], C-contiguous, to write into.
+        threads: default `get_num_threads()`. The result does not depend on it.
+        precision: ``"int8"`` quantizes activations to 8-bit integers in runs of 32 (of 256 where the weights are in
+            super-blocks of 256), as fast kernels do; ``"float32"`` multiplies the decoded weights in float32. Float
+            weights always take the second way.
+        experts: for each row of x the index of its matrix in w, integers [...] in 0..E-1 (mixture of experts).
+
+    Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Five
+    and more rows of x with the same matrix are summed in another order than fewer: results then differ in the last
+    bits (within 1e-5 of the largest product), but not with what other rows there are.
+    """
+    if experts is None and (type(w) is QuantizedTensor or type(w) is PackedWeight):
+        # What needs no conversion and fits goes straight to the core; the rest is told apart below.
+        exact = _PRECISIONS.get(precision)
+        if exact is not None:
+            threads_wanted = 0 if threads is None else thread_count(threads)
+            done = _core.matmul_plain(x, w._data, w._kind, out, threads_wanted, exact)
+            if done is not None:
+                return done
+    activations = to_float32(x)
+    if isinstance(w, QuantizedTensor | PackedWeight):
+        data, kind = w._data, w._format.ggml_type
+        if not w._format.implemented:
+            w._format.require_implemented()
+        shape = w.shape
+    elif isinstance(w, np.ndarray):
+        data, kind, shape = _float_weights(w)
+    else:
+        raise TypeError(f"w must be a QuantizedTensor, a PackedWeight or a numpy array, got {type(w).__name__}")
+    if len(shape) != (2 if experts is None else 3):
+        raise BlockquantError(
+            f"w has shape {shape}; expected [N, K]"
+            + ("" if experts is None else " with a leading axis for the experts")
+        )
+    if activations.ndim == 0 or activations.shape[-1] != shape[-1]:
+        raise BlockquantError(
+            f"x of shape {activations.shape} does not fit w of shape {shape}: "
+            f"the last axis of x must have {shape[-1]} elements"
+        )
+    index = None if experts is None else _expert_index(experts, activations.shape[:-1])
+    if precision not in _PRECISIONS:
+        raise BlockquantError(f"precision must be 'int8' or 'float32', got {precision!r}")
+    result_shape = (*activations.shape[:-1], shape[-2])
+    result = np.empty(result_shape, np.float32) if out is None else check_out(out, result_shape, np.dtype(np.float32))
+    _core.matmul(activations, data, kind, result, thread_count(threads), _PRECISIONS[precision], index)
+    return cast(FloatArray, result)
+
+
+def _expert_index(experts: npt.ArrayLike, rows: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    index = np.asarray(experts)
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"experts must be integers, got {index.dtype}")
+    if index.shape != rows:
+        raise BlockquantError(f"experts has shape {index.shape}; expected {rows}, an index for each row of x")
+    if index.size and (int(index.min()) < 0 or int(index.max()) > np.iinfo(np.int32).max):
+        raise IndexError(f"experts must be 0 or more and less than 2^31, got {int(index.min())}..{int(index.max())}")
+    return np.ascontiguousarray(index, np.int32)
+
+
+def _float_weights(w: Array) -> tuple[Array, int, tuple[int, ...]]:
+    if w.ndim not in (2, 3):
+        return w, _F32_ID, w.shape
+    if w.dtype == np.float16:
+        return np.ascontiguousarray(w).view(np.uint8), _F16_ID, w.shape
+    return to_float32(w, "w").view(np.uint8), _F32_ID, w.shape
