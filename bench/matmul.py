@@ -6,8 +6,12 @@ share of the best instruction set in what the machine reads from memory, or in i
 weights), measured beside it. ggml is ggml_mul_mat; "repacked" the same with the weights laid out as llama.cpp does on
 loading a model, for the formats where it does. Examples:
 
-    python bench/matmul.py --formats Q4_K --rows 1,512 --threads 1
-    python bench/matmul.py --shapes qwen3-0.6b --quick
+    python bench/matmul.py --formats Q4_K --threads 1
+    python bench/matmul.py --shapes qwen3-0.6b --rows 1,2,4,8,32,128,512 --quick
+    python bench/matmul.py --rows 1,8,512 --roofline roofline.png
+
+For the shapes of a model a last table puts its matrices together: the tokens a second that its layers would allow if
+they were nothing but these products. With several thread counts "scaling" is the figure over that of the first one.
 """
 
 from __future__ import annotations
@@ -20,14 +24,17 @@ from ggml_native import Ggml
 from peak import peaks
 from timing import Call, bar_chart, cell, in_turn, option_parser, parse, record, table, where
 
-SHAPES = {  # weights [N, K]: attention output, feed-forward up and down
-    "square": [(4096, 4096)],
-    "qwen3-0.6b": [(1024, 2048), (3072, 1024), (1024, 3072)],
-    "llama-3.2-1b": [(2048, 2048), (8192, 2048), (2048, 8192)],
-    "phi-4-mini": [(3072, 3072), (16384, 3072), (3072, 8192)],
-    "llama-3-8b": [(4096, 4096), (14336, 4096), (4096, 14336)],
+# Layers, and for each of their matrices [N, K] how many a layer has: attention query and output, key and value,
+# feed-forward gate and up, and down.
+SHAPES: dict[str, tuple[int, list[tuple[int, int, int]]]] = {
+    "square": (1, [(4096, 4096, 1)]),
+    "qwen3-0.6b": (28, [(2048, 1024, 1), (1024, 2048, 1), (1024, 1024, 2), (3072, 1024, 2), (1024, 3072, 1)]),
+    "llama-3.2-1b": (16, [(2048, 2048, 2), (512, 2048, 2), (8192, 2048, 2), (2048, 8192, 1)]),
+    "phi-4-mini": (32, [(3072, 3072, 2), (1024, 3072, 2), (8192, 3072, 2), (3072, 8192, 1)]),
+    "llama-3-8b": (32, [(4096, 4096, 2), (1024, 4096, 2), (14336, 4096, 2), (4096, 14336, 1)]),
 }
-ROWS = (1, 2, 4, 8, 32, 128, 512)
+ROWS = (1, 512)
+FEW = 8  # rows up to which the weights are larger than the caches
 BEYOND_CACHES = 192 << 20  # bytes of weights for few rows
 DISTINCT_ROWS = 64  # quantizing whole matrices would take longer than multiplying them
 
@@ -53,7 +60,7 @@ def measure(
 ) -> Figures:
     """Figures by side: instruction sets, "ggml", "repacked", and "limit"."""
     f = bq.formats[name]
-    few = m <= 8
+    few = m <= FEW
     if few:
         n = max(n, BEYOND_CACHES // f.row_bytes(k) // 64 * 64)
     data = weights(name, n, k)
@@ -84,11 +91,55 @@ def measure(
     return figures
 
 
+def seconds(name: str, n: int, k: int, m: int, figure: float) -> float:
+    """What one product takes, from its figure."""
+    work = n * bq.formats[name].row_bytes(k) if m <= FEW else 2.0 * m * n * k
+    return work / (figure * 1e9)
+
+
+def operations(name: str, k: int, m: int, figure: float) -> tuple[float, float]:
+    """Operations for each byte of weights, and 10^9 operations a second."""
+    intensity = 2.0 * m * k / bq.formats[name].row_bytes(k)
+    return intensity, figure * intensity if m <= FEW else figure
+
+
+def draw_roofline(path: str, points: dict[str, list[tuple[float, float]]], roofs: dict[str, float]) -> None:
+    """Points of each format below the roofs: bytes read, int8 or float32 operations. Needs matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit("--roofline needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(10, 6.5))
+    every = [x for line in points.values() for x, _ in line]
+    ends = np.array([min(every) / 2, max(every) * 2])
+    axis.plot(ends, ends * roofs["read"], "k-", lw=1, label=f"memory, {roofs['read']:.0f} GB/s")
+    for what in ("vnni", "maddubs", "fma"):
+        if what in roofs:
+            axis.axhline(roofs[what], color="k", lw=1, ls="--")
+            axis.text(ends[1], roofs[what], f" {what}", va="center", fontsize=8)
+    markers = "osv^<>DPX*"
+    for i, (name, line) in enumerate(points.items()):
+        axis.plot(*zip(*line, strict=True), markers[i % len(markers)], ms=5, color=f"C{i % 10}", label=name)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("operations for each byte of weights")
+    axis.set_ylabel("10^9 operations a second")
+    axis.legend(fontsize=7, ncols=3)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def main() -> None:
     """Measure what was asked for; print, plot or record it."""
     parser = option_parser(__doc__)
     parser.add_argument("--shapes", default="square", help=f"comma-separated: {', '.join(SHAPES)}")
     parser.add_argument("--rows", default=",".join(map(str, ROWS)), help="comma-separated numbers of activation rows")
+    parser.add_argument("--roofline", metavar="FILE", help="draw operations a second over operations a byte")
     chosen = parse(parser, include_float=True)
     shapes = [name for name in chosen.args.shapes.split(",") if name]
     if unknown := [name for name in shapes if name not in SHAPES]:
@@ -97,30 +148,62 @@ def main() -> None:
     if not chosen.args.isa and len(chosen.isas) > 1:
         chosen.isas.remove("baseline")  # plain loops: minutes a table
     charts: dict[str, dict[str, dict[str, float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
+    first: dict[tuple[str, int, int, int], float] = {}  # the figures of the first thread count
     for threads in chosen.threads:
+        sides = [*chosen.isas, *(["ggml", "repacked"] if chosen.ggml else [])]
+        best = chosen.isas[-1]
         for shape in shapes:
-            for n, k in SHAPES[shape]:
-                for m in rows:
-                    sides = [*chosen.isas, *(["ggml", "repacked"] if chosen.ggml else [])]
+            layers, matrices = SHAPES[shape]
+            for m in rows:
+                layer: dict[str, dict[str, float]] = {}  # seconds by format and side
+                for n, k, count in matrices:
                     lines = []
-                    unit = "GB/s of weights" if m <= 8 else "10^9 operations/s"
+                    unit = "GB/s of weights" if m <= FEW else "10^9 operations/s"
                     title = f"{shape} [{n}, {k}], rows {m}, threads {threads}"
                     for name in chosen.formats:
                         if k % bq.formats[name].block_size:
                             continue
                         got = measure(name, n, k, m, chosen.isas, threads, chosen.ggml, chosen.seconds)
-                        best = got[chosen.isas[-1]]
-                        ratio = best / max(got.get("ggml", 0), got.get("repacked", 0)) if "ggml" in got else None
-                        share = 100 * best / got["limit"] if "limit" in got else None
-                        lines.append([name, *(cell(got.get(s)) for s in sides), cell(ratio, 2), cell(share, 0, " %")])
+                        theirs = max(got.get("ggml", 0), got.get("repacked", 0))
+                        ratio = got[best] / theirs if theirs else None
+                        share = 100 * got[best] / got["limit"] if "limit" in got else None
+                        one = first.setdefault((name, n, k, m), got[best])
+                        scaling = got[best] / one if threads != chosen.threads[0] else None
+                        line = [name, *(cell(got.get(s)) for s in sides), cell(ratio, 2), cell(share, 0, " %")]
+                        lines.append([*line, cell(scaling, 2)])
                         for side in sides:
                             if side in got:
                                 charts.setdefault(f"{title}, {unit}", {}).setdefault(side, {})[name] = got[side]
-                    header = ["format", *sides, "ratio", "of limit"]
+                        points.setdefault(name, []).append(operations(name, k, m, got[best]))
+                        spent = layer.setdefault(name, {"ours": 0.0, "llama.cpp": 0.0})
+                        spent["ours"] += count * seconds(name, n, k, m, got[best])
+                        if theirs:
+                            spent["llama.cpp"] += count * seconds(name, n, k, m, theirs)
+                    header = ["format", *sides, "ratio", "of limit", "scaling"]
+                    if threads == chosen.threads[0]:
+                        header, lines = header[:-1], [line[:-1] for line in lines]
                     body = f"### {title}: {unit}\n\n{where(threads, chosen.ggml)}\n\n{table(header, lines)}"
                     print(body, end="\n\n", flush=True)
                     if chosen.write:
-                        record(f"matmul {n} {k} {m} {threads} {chosen.isas[-1]}", body)
+                        record(f"matmul {n} {k} {m} {threads} {best}", body)
+                if len(matrices) > 1:
+                    lines = []
+                    for name, spent in layer.items():
+                        speeds = {side: m / (layers * s) if s else None for side, s in spent.items()}
+                        lines.append([name, *map(cell, speeds.values())])
+                    title = f"{shape}, rows {m}, threads {threads}: tokens-equivalent a second"
+                    body = f"### {title}\n\n{where(threads, chosen.ggml)}\n\n"
+                    body += table(["format", "ours", "llama.cpp"], lines)
+                    print(body, end="\n\n", flush=True)
+                    if chosen.write:
+                        record(f"matmul {shape} {m} {threads} {best}", body)
+    if chosen.args.roofline:
+        limits = peaks(chosen.threads[-1])
+        if not limits:
+            parser.error("--roofline needs a C++ compiler to measure the peaks")
+        roofs = {what: rate * (1 if what == "read" else chosen.threads[-1]) for what, rate in limits.items()}
+        draw_roofline(chosen.args.roofline, points, roofs)
     if chosen.plot:
         bar_chart(chosen.plot, "x @ W.T", "", charts)
 
