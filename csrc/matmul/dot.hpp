@@ -121,8 +121,18 @@ struct RowDot {
 
     BQ_INLINE void row(const uint8_t* w, int64_t stride, int64_t k, float* y, int64_t ldy) {
         constexpr int kGroup = 256 / Form::elements;
+        // Several short rows at a time look like no stream to the CPU: while these are read, the next ones
+        // are asked for, which lie right behind them.
+        const uint8_t* next = w + kWeights * stride;
         int64_t at = 0;
-        for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) step<kGroup>(w, stride, at);
+        for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) {
+            if constexpr (kWeights > 1) {
+                constexpr int kBytes = kWeights * kGroup * Form::bytes;
+                prefetch<kBytes>(next);
+                next += kBytes;
+            }
+            step<kGroup>(w, stride, at);
+        }
         if constexpr (kGroup > 1)
             for (; at < k; at += Form::elements, w += Form::bytes) step<1>(w, stride, at);
         for (int v = 0; v < kWeights; ++v)

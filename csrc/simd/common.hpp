@@ -44,6 +44,15 @@ BQ_INLINE T load_as(const void* p) {
     return value;
 }
 
+// Asks for the cache lines of kBytes bytes from p on, which need not exist, to come to the level-2 cache: the
+// first level has no room for what is wanted so much later.
+template <int kBytes>
+BQ_INLINE void prefetch([[maybe_unused]] const uint8_t* p) {
+#if defined(__GNUC__)
+    for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(p + at, 0, 2);
+#endif
+}
+
 // The lines of an 8 x 8 matrix of 32-bit words, given its columns: line i at out + i * stride, the first
 // `count`.
 BQ_INLINE void transpose_words(const uint8_t (&columns)[8][32], uint8_t* out, int64_t stride, int count) {
