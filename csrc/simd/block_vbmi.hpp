@@ -375,10 +375,7 @@ struct VbmiDotOf<FormatId::TQ1_0> {
         }
         const __m512i bytes = _mm512_permutex2var_epi32(
             o.last, _mm512_setr_epi32(24, 25, 26, 27, 24, 25, 26, 27, 8, 9, 10, 11, 28, 28, 28, 28), o.first);
-        return in_low_bits(bytes,
-                           _mm512_setr_epi64(2 * kTwo, 2 * kTwo, 3 * kTwo, 3 * kTwo, 0, 0, kTwo << 32,
-                                             (3 * kTwo) << 32 | (2 * kTwo & 0xffffffff)),
-                           0);
+        return in_low_bits(bytes, _mm512_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6, 0, 0, 0, 0, 0, 2, 4, 6), 0);
     }
     static BQ_INLINE void add(__m512i& sum, bool first, __m512i c, const int8_t* a, __m512i) {
         sum = _mm512_dpbusd_epi32(first ? _mm512_setzero_si512() : sum, c, _mm512_loadu_si512(a));
