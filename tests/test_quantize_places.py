@@ -190,6 +190,23 @@ def test_outputs_that_cannot_be(small: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "small.gguf"]
 
 
+def test_a_partial_file_of_someone_else_stays(small: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "out.gguf.partial"
+    partial.write_bytes(b"half a download")
+    with pytest.raises(FileExistsError) as caught:
+        bq.quantize_file(small, tmp_path / "out.gguf", "Q8_0")
+    assert Path(caught.value.filename) == partial
+    assert partial.read_bytes() == b"half a download"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gguf.partial", "small.gguf"]
+    # What a run leaves that is killed before its journal begins is no obstacle.
+    bq.quantize_file(small, tmp_path / "whole.gguf", "Q8_0")
+    for left in (b"", bytes(1000), (tmp_path / "whole.gguf").read_bytes()[:77]):
+        partial.write_bytes(left)
+        bq.quantize_file(small, tmp_path / "out.gguf", "Q8_0")
+        assert (tmp_path / "out.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+        assert not partial.exists()
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system")
 def test_another_file_system(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tempfile

@@ -28,13 +28,19 @@ class Output:
         self.files = files
         self.partials = [beside(file.path, ".partial") for file in files]
         self._fds: list[int] = []
+        self._own: list[Path] = []  # the partial files that this run has made or continues
 
     def create(self) -> None:
-        """Make all files in their full size with their headers; OSError now if the disk has no room for them."""
-        remove_files(self.partials)
+        """Make all files in their full size with their headers; OSError now if the disk has no room for them.
+
+        FileExistsError when a file of a partial file's name is there that no run has made.
+        """
         for file, partial in zip(self.files, self.partials, strict=True):
+            if _is_beginning(partial, file.header):
+                remove_files([partial])
             fd = os.open(partial, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
             self._fds.append(fd)
+            self._own.append(partial)
             _reserve(fd, file.size, partial)
             self.write(len(self._fds) - 1, 0, np.frombuffer(file.header, np.uint8))
 
@@ -46,6 +52,7 @@ class Output:
             except OSError:
                 return False
             self._fds.append(fd)
+            self._own.append(partial)
             if os.fstat(fd).st_size != file.size or os.read(fd, len(file.header)) != file.header:
                 return False
         return True
@@ -95,12 +102,22 @@ class Output:
                 os.close(self._fds.pop())
 
     def remove(self) -> None:
-        """Close and remove the partial files."""
+        """Close and remove the partial files of this run."""
         self.close()
-        remove_files(self.partials)
+        remove_files(self._own)
 
 
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def _is_beginning(path: Path, header: bytes) -> bool:
+    """Whether a file is what a run leaves that is killed before its journal begins: nothing, zeros, or the header."""
+    try:
+        with open(path, "rb") as stream:
+            found = stream.read(len(header))
+    except OSError:
+        return False
+    return header.startswith(found) or not any(found)
 
 
 def check_target(files: Sequence[OutputFile], sources: Sequence[Path], journal: Path) -> None:
