@@ -36,9 +36,7 @@ struct Vbmi {
             _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low))),
             _mm_loadu_si128(reinterpret_cast<const __m128i*>(high)), 1);
     }
-    static BQ_INLINE __mmask64 mask(const uint8_t* p) {
-        return load_as<uint64_t>(p);
-    }
+    static BQ_INLINE __mmask64 mask(const uint8_t* p) { return load_as<uint64_t>(p); }
     static BQ_INLINE __mmask64 has(__m512i a, int bit) {
         return _mm512_test_epi8_mask(a, _mm512_set1_epi8(static_cast<char>(1 << bit)));
     }
