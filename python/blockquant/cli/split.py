@@ -34,7 +34,7 @@ def split(
 
     Tensors are copied as they are. `blockquant merge` joins the shards again.
 
-    Example: blockquant split model.gguf parts/model --max-shard-size 4G
+    Example: blockquant split model.gguf part --max-shard-size 4G
     """
     if max_shard_size is not None and max_tensors is not None:
         raise typer.BadParameter("give --max-shard-size or --max-tensors, not both", param_hint="--max-tensors")
