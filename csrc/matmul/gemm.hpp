@@ -75,15 +75,13 @@ struct Tile {
 // One panel, elements at to at + depth - 1, against the tile of kCount rows from `first` on.
 template <class T, class P, int kCount>
 BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t first, int64_t at, int depth,
-                               int lanes, float* y, int64_t ldy) {
+                               float (&out)[kCount][T::kLanes]) {
     constexpr int kRun = P::kRun, kActivations = P::kActivations;
     const Tile<T, P, kCount> tile{x.q + first * x.k + at * kCount,
                                   x.start + first * (x.k / kRun) + at / kRun * kCount,
                                   x.scales + first * (x.k / kActivations) + at / kActivations * kCount,
                                   x.sums + first * (x.k / kRun) + at / kRun * kCount};
-    alignas(64) float out[kCount][T::kLanes];
     tile.multiply(panel, depth, out);
-    add_tile<T, kCount>(out, x.rows - first, at == 0, lanes, y + first * ldy, ldy);
 }
 
 template <class S, class T, FormatId id>
@@ -91,21 +89,13 @@ void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t
                    float* y, int64_t ldy) {
     using P = Panel<S, T, id>;
     P panel;
-    for (int64_t n = begin; n < end; n += T::kLanes) {
-        const int lanes = static_cast<int>(end - n < T::kLanes ? end - n : T::kLanes);
-        for (int64_t at = 0; at < x.k; at += kPanelDepth) {
-            const int depth = static_cast<int>(x.k - at < kPanelDepth ? x.k - at : kPanelDepth);
-            panel.fill(w, w_row_bytes, n, end, at, depth);
-            for (int64_t r = 0; r < x.rows;) {
-                const int count = next_tile(x.rows - r, T::kRows);
-                if (count == T::kRows)
-                    multiply_tile<T, P, T::kRows>(panel, x, r, at, depth, lanes, y + n, ldy);
-                else
-                    multiply_tile<T, P, kSmallTile>(panel, x, r, at, depth, lanes, y + n, ldy);
-                r += count;
-            }
-        }
-    }
+    multiply_panels<T, T::kRows, kPanelDepth, P::kBytes>(
+        {begin, end, x.rows, x.k, y, ldy},
+        [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return P::row_at(w, w_row_bytes, n, at); },
+        [&](int64_t n, int64_t at, int depth)
+            BQ_INLINE_LAMBDA { panel.fill(w, w_row_bytes, n, end, at, depth); },
+        [&](int64_t r, int64_t at, int depth, auto& out)
+            BQ_INLINE_LAMBDA { multiply_tile<T, P>(panel, x, r, at, depth, out); });
 }
 
 }  // namespace

@@ -44,10 +44,10 @@ BQ_NOINLINE void fill_float_panel(const uint8_t* w, int64_t row_bytes, int64_t b
     }
 }
 
-// Accumulates in registers over the panel, then onto what `out` holds unless it is the first.
+// One panel against the tile of kCount rows from `first` on.
 template <class T, int kCount>
 BQ_NOINLINE void multiply_float_tile(const float* panel, const PackedFloats& x, int64_t first, int64_t at,
-                                     int depth, int lanes, float* y, int64_t ldy) {
+                                     int depth, float (&out)[kCount][T::kLanes]) {
     using Floats = typename T::Floats;
     const float* a = x.x + first * x.k + at * kCount;
     Floats sum[kCount];
@@ -57,30 +57,21 @@ BQ_NOINLINE void multiply_float_tile(const float* panel, const PackedFloats& x, 
         unroll<kCount>([&](auto r)
                            BQ_INLINE_LAMBDA { sum[r] = T::mul_add(w, T::splat(a[e * kCount + r]), sum[r]); });
     }
-    alignas(64) float out[kCount][T::kLanes];
     unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
-    add_tile<T, kCount>(out, x.rows - first, at == 0, lanes, y + first * ldy, ldy);
 }
 
 template <class S, class T, FormatId id>
 void matmul_float_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                          const PackedFloats& x, float* y, int64_t ldy) {
     alignas(64) float panel[kFloatDepth * T::kLanes];
-    for (int64_t n = begin; n < end; n += T::kLanes) {
-        const int lanes = static_cast<int>(end - n < T::kLanes ? end - n : T::kLanes);
-        for (int64_t at = 0; at < x.k; at += kFloatDepth) {
-            const int depth = static_cast<int>(x.k - at < kFloatDepth ? x.k - at : kFloatDepth);
-            fill_float_panel<S, T, id>(w, w_row_bytes, n, end, at, depth, panel);
-            for (int64_t r = 0; r < x.rows;) {
-                const int count = next_tile(x.rows - r, T::kFloatRows);
-                if (count == T::kFloatRows)
-                    multiply_float_tile<T, T::kFloatRows>(panel, x, r, at, depth, lanes, y + n, ldy);
-                else
-                    multiply_float_tile<T, kSmallTile>(panel, x, r, at, depth, lanes, y + n, ldy);
-                r += count;
-            }
-        }
-    }
+    constexpr int kElements = registry::entry(id).block_size, kBytes = registry::entry(id).type_size;
+    multiply_panels<T, T::kFloatRows, kFloatDepth, kFloatDepth / kElements * kBytes>(
+        {begin, end, x.rows, x.k, y, ldy},
+        [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return w + n * w_row_bytes + at / kElements * kBytes; },
+        [&](int64_t n, int64_t at, int depth)
+            BQ_INLINE_LAMBDA { fill_float_panel<S, T, id>(w, w_row_bytes, n, end, at, depth, panel); },
+        [&](int64_t r, int64_t at, int depth, auto& out)
+            BQ_INLINE_LAMBDA { multiply_float_tile<T>(panel, x, r, at, depth, out); });
 }
 
 }  // namespace

@@ -1,12 +1,22 @@
 #include "matmul/packed_rows.hpp"
 
+#include <algorithm>
 #include <cstring>
+
+#include "formats/half.hpp"
 
 namespace bq {
 namespace {
 
 constexpr int64_t align64(int64_t n) {
     return (n + 63) / 64 * 64;
+}
+
+constexpr int64_t kPiece = 128;  // words of a row that are packed at a time
+
+// Two bfloat16, the first in the lower half.
+uint32_t pair_of_bf16(float first, float second) {
+    return static_cast<uint32_t>(f32_to_bf16(second)) << 16 | f32_to_bf16(first);
 }
 
 // One tile of `count` rows from `first` on, of which `valid` exist.
@@ -19,17 +29,26 @@ void pack_tile(const Activations& x, int64_t first, int count, int valid, const 
     int32_t* start = const_cast<int32_t*>(out.start) + first * runs;
     float* scale = const_cast<float*>(out.scales) + first * scales;
     float* sum = const_cast<float*>(out.sums) + first * runs;
+    // In pieces whose places in the tile stay in the level-1 cache.
+    for (int64_t at = 0; at < k / 4; at += kPiece)
+        for (int r = 0; r < count; ++r) {
+            const int8_t* from = x.q + (first + r) * k + 4 * at;
+            int8_t* to = q + 4 * (at * count + r);
+            const int64_t words = std::min(kPiece, k / 4 - at);
+            for (int64_t i = 0; i < words; ++i)
+                if (r < valid)
+                    std::memcpy(to + 4 * i * count, from + 4 * i, 4);
+                else
+                    std::memset(to + 4 * i * count, 0, 4);
+        }
     for (int r = 0; r < count; ++r) {
         if (r >= valid) {
-            for (int64_t i = 0; i < k / 4; ++i) std::memset(q + 4 * (i * count + r), 0, 4);
             for (int64_t i = 0; i < runs; ++i) start[i * count + r] = 0;
             for (int64_t i = 0; i < scales; ++i) scale[i * count + r] = 0;
             for (int64_t i = 0; shape.has_minima && i < runs; ++i) sum[i * count + r] = 0;
             continue;
         }
         const int64_t row = first + r;
-        const int8_t* from = x.q + row * k;
-        for (int64_t i = 0; i < k / 4; ++i) std::memcpy(q + 4 * (i * count + r), from + 4 * i, 4);
         for (int64_t i = 0; i < scales; ++i) scale[i * count + r] = x.scales[row * scales + i];
         const int16_t* whole = x.whole_sums + row * (k / 16);
         for (int64_t i = 0; i < runs; ++i) {
@@ -97,6 +116,29 @@ void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, 
         float* to = const_cast<float*>(out.x) + first * k;
         for (int r = 0; r < count; ++r)
             for (int64_t i = 0; i < k; ++i) to[i * count + r] = r < valid ? x[(first + r) * k + i] : 0.0f;
+    });
+}
+
+int64_t packed_bf16_bytes(int64_t rows, int64_t k, int tile_rows) {
+    return padded(rows, tile_rows) * ((k + 1) / 2) * 4;
+}
+
+void pack_bf16_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out) {
+    const int64_t k = out.k, words = (k + 1) / 2;
+    each_tile(begin, end, out.rows, tile_rows, [&](int64_t first, int count, int valid) {
+        auto* to = reinterpret_cast<uint32_t*>(const_cast<float*>(out.x)) + first * words;
+        for (int64_t at = 0; at < words; at += kPiece) {
+            const int64_t here = std::min(kPiece, words - at), pairs = std::min(here, k / 2 - at);
+            for (int r = 0; r < count; ++r) {
+                uint32_t piece[kPiece] = {};
+                if (r < valid) {
+                    const float* from = x + (first + r) * k + 2 * at;
+                    for (int64_t i = 0; i < pairs; ++i) piece[i] = pair_of_bf16(from[2 * i], from[2 * i + 1]);
+                    if (pairs < here) piece[pairs] = pair_of_bf16(from[2 * pairs], 0.0f);
+                }
+                for (int64_t i = 0; i < here; ++i) to[(at + i) * count + r] = piece[i];
+            }
+        }
     });
 }
 

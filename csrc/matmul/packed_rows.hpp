@@ -38,4 +38,9 @@ void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShap
 int64_t packed_float_bytes(int64_t rows, int64_t k, int tile_rows);
 void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out);
 
+// The same rounded to bfloat16, for matmul_bf16_panels: out.x points at words of two consecutive elements,
+// [ceil(k / 2)][row of tile], the first in the lower half; behind an odd k comes a zero.
+int64_t packed_bf16_bytes(int64_t rows, int64_t k, int tile_rows);
+void pack_bf16_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out);
+
 }  // namespace bq

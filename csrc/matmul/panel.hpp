@@ -75,6 +75,11 @@ struct Panel {
     alignas(64) float scales[kPanelDepth / kRun * kLanes];  // [depth / kRun][lane]
     alignas(64) float minima[kMinima ? kPanelDepth / kRun * kLanes : 1];
 
+    static constexpr int kBytes = kPanelDepth / Form::elements * Form::bytes;
+    static BQ_INLINE const uint8_t* row_at(const uint8_t* w, int64_t row_bytes, int64_t n, int64_t at) {
+        return w + n * row_bytes + at / Form::elements * Form::bytes;
+    }
+
     // The rows begin to begin + kLanes - 1, elements at to at + depth - 1 (both multiples of the block, and
     // depth of what one activation scale covers). Rows from `end` on repeat the last one.
     BQ_INLINE void fill(const uint8_t* w, int64_t row_bytes, int64_t begin, int64_t end, int64_t at,
@@ -83,14 +88,18 @@ struct Panel {
             const uint8_t* rows[8];
             for (int i = 0; i < 8; ++i) {
                 const int64_t n = begin + lane + i < end ? begin + lane + i : end - 1;
-                rows[i] = w + n * row_bytes + at / Form::elements * Form::bytes;
+                rows[i] = row_at(w, row_bytes, n, at);
             }
-            constexpr int kGroup = 256 / Form::elements;
-            int element = 0;
-            for (; element + 256 <= depth; element += 256) step<kGroup>(rows, element, lane);
-            if constexpr (kGroup > 1)
-                for (; element < depth; element += Form::elements) step<1>(rows, element, lane);
+            fill_eight(rows, depth, lane);
         }
+    }
+
+    BQ_NOINLINE void fill_eight(const uint8_t* (&rows)[8], int depth, int lane) {
+        constexpr int kGroup = 256 / Form::elements;
+        int element = 0;
+        for (; element + 256 <= depth; element += 256) step<kGroup>(rows, element, lane);
+        if constexpr (kGroup > 1)
+            for (; element < depth; element += Form::elements) step<1>(rows, element, lane);
     }
 
     // kBlocks blocks of eight rows.

@@ -131,21 +131,27 @@ struct Product {
         const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
         choose_panels(panels != nullptr);
         Sizes sizes;
-        const int64_t rounded_offset = sizes.add(rounds ? m * w.k * 4 : 0);
+        const bool any_few =
+            std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return !s.panels; });
+        const int64_t rounded_offset = sizes.add(rounds && any_few ? m * w.k * 4 : 0);
+        const auto packed_bytes = rounds ? packed_bf16_bytes : packed_float_bytes;
         for (Segment& s : segments)
-            if (s.panels) s.packed_offset = sizes.add(packed_float_bytes(s.rows, w.k, shape.tile_rows));
+            if (s.panels) s.packed_offset = sizes.add(packed_bytes(s.rows, w.k, shape.tile_rows));
         const Scratch scratch(sizes.total);
-        const float* const from = rounds ? reinterpret_cast<const float*>(scratch.at(rounded_offset)) : x;
-        if (rounds)
+        const float* few = x;
+        if (rounds && any_few) {
+            few = reinterpret_cast<const float*>(scratch.at(rounded_offset));
             parallel_for(m * w.k, kPiece / 4, threads, [&](int64_t begin, int64_t end) {
                 auto* to = reinterpret_cast<float*>(scratch.at(rounded_offset));
                 for (int64_t i = begin; i < end; ++i) to[i] = bf16_to_f32(f32_to_bf16(x[i]));
             });
+        }
         const auto packed = [&](const Segment& s) {
             return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
         };
         pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
-            pack_float_rows(from + s.first * w.k, begin, end, shape.tile_rows, packed(s));
+            const auto pack = rounds ? pack_bf16_rows : pack_float_rows;
+            pack(x + s.first * w.k, begin, end, shape.tile_rows, packed(s));
         });
         for_weight_rows(segments, w.n, shape.lanes, mean_rows(), w.k, threads,
                         [&](const Segment& s, int64_t begin, int64_t end) {
@@ -153,7 +159,7 @@ struct Product {
                             if (s.panels)
                                 panels(matrix(s), row_bytes, begin, end, packed(s), to, w.n);
                             else
-                                kernel.matmul_f32(matrix(s), row_bytes, begin, end, from + s.first * w.k,
+                                kernel.matmul_f32(matrix(s), row_bytes, begin, end, few + s.first * w.k,
                                                   s.rows, w.k, to, w.n);
                         });
     }

@@ -1,23 +1,77 @@
-// What the products of many rows share.
+// What the products of many rows share: the loops over panels of weights and tiles of activation rows.
 #pragma once
 
+#include "matmul/packed_rows.hpp"
 #include "simd/common.hpp"
 
 namespace bq {
 namespace {
 
-// The first rows (at most kCount) of a tile of results into y, or onto what y holds unless it is the first
-// part.
-template <class T, int kCount>
-BQ_INLINE void add_tile(const float (&out)[kCount][T::kLanes], int64_t rows, bool is_first, int lanes,
-                        float* y, int64_t ldy) {
-    for (int64_t r = 0; r < (rows < kCount ? rows : kCount); ++r) {
-        float* to = y + r * ldy;
-        if (lanes == T::kLanes) {
-            const auto sum = T::load(out[r]);
-            T::store(to, is_first ? sum : T::add(T::load(to), sum));
-        } else {
-            for (int i = 0; i < lanes; ++i) to[i] = is_first ? out[r][i] : to[i] + out[r][i];
+// Activation rows that pass a panel before the next one is unpacked. Their sums are kept side by side until
+// the last part of k: the rows of y are far apart, often by a power of two, so that they share few lines of
+// the caches.
+inline constexpr int kBlockRows = 528;
+
+// What a product of many rows computes: y[r * ldy + n] for begin <= n < end.
+struct PanelRange {
+    int64_t begin, end, rows, k;
+    float* y;
+    int64_t ldy;
+};
+
+// The first row after the block of rows that starts at `begin`: blocks are about equal.
+static inline int64_t block_end(int64_t begin, int64_t rows, int tile_rows) {
+    const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+    const int64_t each = (rows + blocks - 1) / blocks;
+    const int64_t end = begin + (each + tile_rows - 1) / tile_rows * tile_rows;
+    return end < rows ? end : rows;
+}
+
+// For each panel of at most kDepth elements fill(n, at, depth), then for each tile of kCount activation rows
+// multiply(r, at, depth, out), out being float[kCount][T::kLanes]. kBytes of the next panel's rows, at
+// row_at(n, at), are asked for meanwhile.
+template <class T, int kTileRows, int kDepth, int kBytes, class RowAt, class Fill, class Multiply>
+BQ_INLINE void multiply_panels(const PanelRange& p, RowAt&& row_at, Fill&& fill, Multiply&& multiply) {
+    constexpr int kLanes = T::kLanes;
+    alignas(64) float sums[kBlockRows + 2 * kTileRows][kLanes];
+    for (int64_t block = 0, next; block < p.rows; block = next) {
+        const int64_t to = block_end(block, p.rows, kTileRows);
+        const int ahead_at_once = static_cast<int>(kLanes * kTileRows / (to - block)) + 1;
+        next = to;
+        for (int64_t n = p.begin; n < p.end; n += kLanes) {
+            const int lanes = static_cast<int>(p.end - n < kLanes ? p.end - n : kLanes);
+            for (int64_t at = 0; at < p.k; at += kDepth) {
+                const int depth = static_cast<int>(p.k - at < kDepth ? p.k - at : kDepth);
+                const bool is_first = at == 0, is_last = at + depth == p.k;
+                fill(n, at, depth);
+                int ahead = 0;
+                const auto tile = [&](int64_t r, auto rows) BQ_INLINE_LAMBDA {
+                    constexpr int kCount = decltype(rows)::value;
+                    for (int i = 0; i < ahead_at_once && ahead < kLanes; ++i, ++ahead)
+                        prefetch<kBytes>(is_last ? row_at(n + kLanes + ahead, int64_t{0})
+                                                 : row_at(n + ahead, at + depth));
+                    alignas(64) float out[kCount][kLanes];
+                    multiply(r, at, depth, out);
+                    for (int i = 0; i < kCount && r + i < p.rows; ++i) {
+                        float* const kept = sums[r - block + i];
+                        const auto part = T::load(out[i]);
+                        const auto sum = is_first ? part : T::add(T::load(kept), part);
+                        float* const y = p.y + (r + i) * p.ldy + n;
+                        const bool whole = is_last && lanes == kLanes;
+                        T::store(whole ? y : kept, sum);
+                        if (is_last && !whole)
+                            for (int lane = 0; lane < lanes; ++lane) y[lane] = kept[lane];
+                    }
+                };
+                for (next = block; next < to;) {
+                    const int count = next_tile(p.rows - next, kTileRows);
+                    if (count == kTileRows)
+                        tile(next, Index<kTileRows>{});
+                    else
+                        tile(next, Index<kSmallTile>{});
+                    next += count;
+                }
+            }
         }
     }
 }

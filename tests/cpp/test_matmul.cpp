@@ -173,6 +173,23 @@ TEST_CASE("products of many rows are the float64 products of the quantized value
     });
 }
 
+TEST_CASE("products of more rows than a block do not depend on where blocks end") {
+    for (const KernelTable* table : matmul_kernels())
+        for (FormatId id : {FormatId::Q4_1, FormatId::Q6_K}) {
+            Rng rng(23);
+            const int64_t k = 768, n = 3, row_bytes = format_info(id).row_bytes(k);
+            const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+            for (int64_t rows : {527, 529, 1111}) {
+                const Input x(*table, id, rows, k, rng);
+                std::vector<float> y(rows * n, NAN);
+                (*table)[id].matmul_panels(w.data(), row_bytes, 0, n, x.packed, y.data(), n);
+                CAPTURE(std::string(table->isa));
+                CAPTURE(rows);
+                check_products(x, w, n, y);
+            }
+        }
+}
+
 TEST_CASE("products with float activations are the float64 products") {
     for_each_kernel([](const KernelTable& table, FormatId id) {
         Rng rng(8);
@@ -203,10 +220,10 @@ TEST_CASE("products with float activations are the float64 products") {
 TEST_CASE("products of many rows with float activations are the float64 products") {
     for_each_kernel([](const KernelTable& table, FormatId id) {
         Rng rng(18);
-        const int64_t row_counts[] = {1, 4, 5, 12, 17, 33}, weight_counts[] = {1, 17, 31};
+        const int64_t row_counts[] = {1, 4, 5, 12, 17, 33}, weight_counts[] = {1, 17, 31, 33};
         for (int64_t rows : row_counts)
             for (int64_t n : weight_counts) {
-                const bool deep = rows == 17 && n == 31;  // past one panel's depth
+                const bool deep = rows == 17 && n == 33;  // past one panel's depth
                 const int64_t block = format_info(id).block_size,
                               k = block * (deep ? (block == 256 ? 3 : 520 / block + 1) : 1);
                 std::vector<float> x(rows * k);
@@ -235,15 +252,16 @@ TEST_CASE("products of bfloat16 weights and activations are the float64 products
         if (kernels.matmul_bf16_panels == nullptr) continue;
         Rng rng(19);
         const PanelShape& shape = table->float_panel_shape;
-        for (int64_t rows : {1, 4, 5, 13, 14, 33, 113, 130})
-            for (int64_t n : {1, 17, 31})
+        for (int64_t rows : {1, 4, 5, 13, 14, 33, 130, 600})
+            for (int64_t n : {1, 17, 31, 33, 65})
                 for (int64_t k : {1, 2, 31, 256, 257, 530}) {
                     std::vector<float> x(rows * k);
-                    for (float& v : x) v = bf16_to_f32(f32_to_bf16(rng.uniform()));
+                    for (float& v : x) v = rng.uniform();
                     std::vector<uint8_t> storage(
-                        static_cast<size_t>(packed_float_bytes(rows, k, shape.tile_rows)));
+                        static_cast<size_t>(packed_bf16_bytes(rows, k, shape.tile_rows)));
                     const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
-                    pack_float_rows(x.data(), 0, rows, shape.tile_rows, packed);
+                    pack_bf16_rows(x.data(), 0, rows, shape.tile_rows, packed);
+                    for (float& v : x) v = bf16_to_f32(f32_to_bf16(v));
                     const std::vector<uint8_t> w = random_rows(FormatId::BF16, n, k, rng);
                     const GuardedBytes guarded(w);
                     std::vector<float> y(rows * n, NAN);
