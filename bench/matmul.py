@@ -2,9 +2,9 @@
 
 All sides do the same product in turn; medians are shown. Up to 8 rows the weights are larger than the caches and the
 figure is GB/s of weights, from there on it is 10^9 operations a second (two for each weight and row). "of limit" is the
-share of the best instruction set in what the machine reads from memory, or in its int8 peak (its float32 peak for float
-weights), measured beside it. ggml is ggml_mul_mat; "repacked" the same with the weights laid out as llama.cpp does on
-loading a model, for the formats where it does. Examples:
+share of the best instruction set in what the machine reads from memory, or in its int8 peak (for float weights its
+float32 peak, or that of AVX-512 BF16), measured beside it. ggml is ggml_mul_mat; "repacked" the same with the weights
+laid out as llama.cpp does on loading a model, for the formats where it does. Examples:
 
     python bench/matmul.py --formats Q4_K --threads 1
     python bench/matmul.py --shapes qwen3-0.6b --rows 1,2,4,8,32,128,512 --quick
@@ -83,7 +83,10 @@ def measure(
         graph.close()
     work = data.nbytes / 1e9 if few else 2.0 * m * n * k / 1e9
     figures = {side: work / spent for side, spent in taken.items()}
-    peak = "fma" if f.is_float else "vnni" if isas[-1].startswith("avx512") else "maddubs"
+    if f.is_float:
+        peak = "bf16" if name == "BF16" and isas[-1] == "avx512_bf16" else "fma"
+    else:
+        peak = "vnni" if isas[-1].startswith("avx512") else "maddubs"
     limit = {"read": 1.0} if few else {peak: float(threads)}
     for what, times in limit.items():
         if what in before:
@@ -116,7 +119,7 @@ def draw_roofline(path: str, points: dict[str, list[tuple[float, float]]], roofs
     every = [x for line in points.values() for x, _ in line]
     ends = np.array([min(every) / 2, max(every) * 2])
     axis.plot(ends, ends * roofs["read"], "k-", lw=1, label=f"memory, {roofs['read']:.0f} GB/s")
-    for what in ("vnni", "maddubs", "fma"):
+    for what in ("vnni", "maddubs", "bf16", "fma"):
         if what in roofs:
             axis.axhline(roofs[what], color="k", lw=1, ls="--")
             axis.text(ends[1], roofs[what], f" {what}", va="center", fontsize=8)

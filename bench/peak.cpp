@@ -1,8 +1,10 @@
 // What this machine can do, for the percentages of the benchmarks: prints one JSON object. Compiled and run
 // by peak.py.
 //   vnni, maddubs   int8 products and sums in 10^9 operations a second, one thread (a multiplication and an
-//   addition each) fma             float32 operations, one thread read            bytes read in a second by
-//   all given threads from buffers larger than the caches
+//                   addition each)
+//   bf16            the same with bfloat16 (vdpbf16ps), if the CPU has AVX-512 BF16
+//   fma             float32 operations, one thread
+//   read            bytes read in a second by all given threads from buffers larger than the caches
 #include <immintrin.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -43,6 +45,19 @@ __attribute__((target("avx512f,avx512vnni"))) static void vnni() {
     for (auto& s : sum) s = _mm512_setzero_si512();
     for (int i = 0; i < kLoops; ++i) {
         _Pragma("GCC unroll 10") for (auto& s : sum) s = _mm512_dpbusd_epi32(s, a, b);
+        __asm__ volatile("" : "+v"(a));
+    }
+    for (auto& s : sum) __asm__ volatile("" : "+v"(s));
+}
+__attribute__((target("avx512f,avx512bf16"))) static void bf16() {
+    __m512 sum[10];
+    __m512i ones = _mm512_set1_epi32(0x3f803f80);
+    __m512bh a, b;
+    memcpy(&a, &ones, sizeof a);
+    memcpy(&b, &ones, sizeof b);
+    for (auto& s : sum) s = _mm512_setzero_ps();
+    for (int i = 0; i < kLoops; ++i) {
+        _Pragma("GCC unroll 10") for (auto& s : sum) s = _mm512_dpbf16_ps(s, a, b);
         __asm__ volatile("" : "+v"(a));
     }
     for (auto& s : sum) __asm__ volatile("" : "+v"(s));
@@ -106,6 +121,8 @@ int main(int argc, char** argv) {
     printf("{");
     if (__builtin_cpu_supports("avx512vnni"))
         printf("\"vnni\": %.1f, ", rate(10.0 * 128 * kLoops, limit, vnni) / 1e9);
+    if (__builtin_cpu_supports("avx512bf16"))
+        printf("\"bf16\": %.1f, ", rate(10.0 * 64 * kLoops, limit, bf16) / 1e9);
     if (__builtin_cpu_supports("avx2")) {
         printf("\"maddubs\": %.1f, ", rate(8.0 * 64 * kLoops, limit, maddubs) / 1e9);
         printf("\"fma\": %.1f, ", rate(10.0 * 16 * kLoops, limit, fma8) / 1e9);

@@ -26,8 +26,9 @@ def _program() -> Path | None:
 
 
 def peaks(threads: int, seconds: float = 0.1) -> dict[str, float]:
-    """Measured now: "vnni", "maddubs" (10^9 int8 operations a second and thread), "fma" (10^9 float32 operations) and
-    "read" (GB/s with `threads` threads). What this CPU lacks is missing; all of it without a compiler or off x86-64.
+    """Measured now: "vnni", "maddubs" (10^9 int8 operations a second and thread), "bf16" (10^9 bfloat16 operations),
+    "fma" (10^9 float32 operations) and "read" (GB/s with `threads` threads). What this CPU lacks is missing; all of it
+    without a compiler or off x86-64.
     """
     program = _program()
     if program is None:

@@ -22,66 +22,82 @@ struct Tile {
     const float* scales;
     const float* sums;
 
-    // The integer sums of a run.
-    BQ_INLINE void dots(const P& w, int index, typename T::Ints (&whole)[kCount]) const {
-        T::template dots<P::kTop, kSteps>(w.q + index * kRun * kLanes, q + index * kRun * kCount,
-                                          start + index * kCount, whole);
+    // The sums of the run `index`, scaled, onto sum[row].
+    BQ_INLINE void add_run(const P& w, int index, Floats (&sum)[kCount]) const {
+        typename T::Ints whole[kCount];
+        const uint8_t* u = w.q + index * kRun * kLanes;
+        const int8_t* p = q + index * kRun * kCount;
+        if constexpr (kRun == 256) {
+            unroll<kCount>([&](auto r)
+                               BQ_INLINE_LAMBDA { whole[r] = T::splat_ints(start[index * kCount + r]); });
+            for (int i = 0; i < 8; ++i)
+                T::template add_dots<8>(u + i * 32 * kLanes, p + i * 32 * kCount, whole);
+        } else {
+            T::template dots<P::kTop, kSteps>(u, p, start + index * kCount, whole);
+        }
+        const Floats scale = T::load(w.scales + index * kLanes);
+        unroll<kCount>([&](auto r)
+                           BQ_INLINE_LAMBDA { sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]); });
+        if constexpr (P::kMinima && P::kMinimumRun == 0) {
+            const Floats minimum = T::load(w.minima + index * kLanes);
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                sum[r] = T::mul_sub_from(minimum, T::splat(sums[index * kCount + r]), sum[r]);
+            });
+        }
     }
 
-    // The sums of `count` consecutive runs from `index` on, scaled, onto sum[row].
-    template <int kRuns>
-    BQ_INLINE void runs(const P& w, int index, Floats (&sum)[kCount]) const {
-        unroll<kRuns>([&](auto i) BQ_INLINE_LAMBDA {
-            typename T::Ints whole[kCount];
-            dots(w, index + i, whole);
-            const Floats scale = T::load(w.scales + (index + i) * kLanes);
-            unroll<kCount>(
-                [&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]); });
-            if constexpr (P::kMinima) {
-                const Floats minimum = T::load(w.minima + (index + i) * kLanes);
-                unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-                    sum[r] = T::mul_sub_from(minimum, T::splat(sums[(index + i) * kCount + r]), sum[r]);
-                });
-            }
-        });
+    // The minima of a super-block, from sum[row].
+    BQ_INLINE void subtract_minima(const P& w, int block, Floats (&sum)[kCount]) const {
+        constexpr int kPairs = 128 / P::kMinimumRun;
+        typename T::Ints whole[kCount];
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { whole[r] = T::splat_ints(0); });
+        const int16_t* pairs = reinterpret_cast<const int16_t*>(sums) + 2 * block * kPairs * kCount;
+        for (int i = 0; i < kPairs; ++i)
+            T::add_words(w.integer_minima + 2 * (block * kPairs + i) * kLanes, pairs + 2 * i * kCount, whole);
+        const Floats dmin = T::load(w.minima + block * kLanes);
+        unroll<kCount>(
+            [&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::mul_sub_from(T::to_floats(whole[r]), dmin, sum[r]); });
     }
 
-    // The sums of all runs under an activation scale, times that scale: in registers where there is one for
-    // each 32 elements, in `out` where there is one for each 256.
-    BQ_INLINE void multiply(const P& w, int depth, float (&out)[kCount][kLanes]) const {
+    // The sums of all runs under an activation scale, times that scale, onto `out`, or into it. They wait in
+    // memory where registers would not do.
+    BQ_INLINE void multiply(const P& w, int depth, bool is_first, float (*out)[kLanes]) const {
         constexpr int kRuns = P::kActivations / kRun;
+        constexpr bool kInMemory = kWide && (kRun != 256 || P::kMinimumRun != 0);
         Floats sum[kCount];
-        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::zero(); });
+        unroll<kCount>(
+            [&](auto r) BQ_INLINE_LAMBDA { sum[r] = kInMemory || is_first ? T::zero() : T::load(out[r]); });
         for (int block = 0; block < depth / P::kActivations; ++block) {
             Floats part[kCount];
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { part[r] = T::zero(); });
-            if constexpr (kWide)
-                for (int i = 0; i < kRuns; ++i) runs<1>(w, block * kRuns + i, part);
-            else
-                runs<kRuns>(w, block * kRuns, part);
+            if constexpr (P::kMinimumRun != 0) subtract_minima(w, block, part);
+            for (int i = 0; i < kRuns; ++i) add_run(w, block * kRuns + i, part);
+            const bool sets = is_first && block == 0;
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
                 const Floats scale = T::splat(scales[block * kCount + r]);
-                if constexpr (kWide)
-                    T::store(out[r], block == 0 ? T::mul(part[r], scale)
-                                                : T::mul_add(part[r], scale, T::load(out[r])));
+                if constexpr (kInMemory)
+                    T::store(out[r],
+                             sets ? T::mul(part[r], scale) : T::mul_add(part[r], scale, T::load(out[r])));
                 else
                     sum[r] = T::mul_add(part[r], scale, sum[r]);
             });
         }
-        if constexpr (!kWide) unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
+        if constexpr (!kInMemory) unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
     }
 };
 
 // One panel, elements at to at + depth - 1, against the tile of kCount rows from `first` on.
 template <class T, class P, int kCount>
 BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t first, int64_t at, int depth,
-                               float (&out)[kCount][T::kLanes]) {
+                               float (*out)[T::kLanes]) {
     constexpr int kRun = P::kRun, kActivations = P::kActivations;
+    constexpr int kSumRun =
+        P::kMinimumRun != 0 ? 2 * P::kMinimumRun : kRun;  // elements of four bytes of sums
     const Tile<T, P, kCount> tile{x.q + first * x.k + at * kCount,
                                   x.start + first * (x.k / kRun) + at / kRun * kCount,
                                   x.scales + first * (x.k / kActivations) + at / kActivations * kCount,
-                                  x.sums + first * (x.k / kRun) + at / kRun * kCount};
-    tile.multiply(panel, depth, out);
+                                  x.sums + first * (x.k / kSumRun) + at / kSumRun * kCount};
+    tile.multiply(panel, depth, at == 0, out);
 }
 
 template <class S, class T, FormatId id>
@@ -89,13 +105,13 @@ void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t
                    float* y, int64_t ldy) {
     using P = Panel<S, T, id>;
     P panel;
-    multiply_panels<T, T::kRows, kPanelDepth, P::kBytes>(
+    multiply_panels<T, P::kRows, kPanelDepth, P::kBytes>(
         {begin, end, x.rows, x.k, y, ldy},
         [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return P::row_at(w, w_row_bytes, n, at); },
         [&](int64_t n, int64_t at, int depth)
             BQ_INLINE_LAMBDA { panel.fill(w, w_row_bytes, n, end, at, depth); },
-        [&](int64_t r, int64_t at, int depth, auto& out)
-            BQ_INLINE_LAMBDA { multiply_tile<T, P>(panel, x, r, at, depth, out); });
+        [&](int64_t r, auto rows, int64_t at, int depth, float (*sums)[T::kLanes])
+            BQ_INLINE_LAMBDA { multiply_tile<T, P, decltype(rows)::value>(panel, x, r, at, depth, sums); });
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ struct GemmBf16 {
     }
 
     template <int kCount>
-    static BQ_NOINLINE void multiply(const uint32_t* panel, const uint32_t* x, int pairs,
-                                     float (&out)[kCount][kLanes]) {
+    static BQ_NOINLINE void multiply(const uint32_t* panel, const uint32_t* x, int pairs, bool is_first,
+                                     float (*sums)[kLanes]) {
         T::Floats sum[kCount];
         unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::zero(); });
         for (int p = 0; p < pairs; ++p) {
@@ -52,7 +52,9 @@ struct GemmBf16 {
                           _mm512_dpbf16_ps(sum[r].v[1], high, pair)};
             });
         }
-        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+            T::store(sums[r], is_first ? sum[r] : T::add(T::load(sums[r]), sum[r]));
+        });
     }
 
     static BQ_INLINE __m512bh reinterpret(__m512i a) { return load_as<__m512bh>(&a); }
@@ -70,9 +72,10 @@ static void matmul_bf16_panels(const uint8_t* w, int64_t w_row_bytes, int64_t be
         [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return w + n * w_row_bytes + 2 * at; },
         [&](int64_t n, int64_t at, int depth)
             BQ_INLINE_LAMBDA { G::fill(w, w_row_bytes, n, end, at, depth, panel); },
-        [&](int64_t r, int64_t at, int depth, auto& out) BQ_INLINE_LAMBDA {
-            constexpr int kCount = static_cast<int>(sizeof out / sizeof *out);
-            G::multiply<kCount>(panel, words + r * words_of_row + at / 2 * kCount, (depth + 1) / 2, out);
+        [&](int64_t r, auto rows, int64_t at, int depth, float (*sums)[G::kLanes]) BQ_INLINE_LAMBDA {
+            constexpr int kCount = decltype(rows)::value;
+            G::multiply<kCount>(panel, words + r * words_of_row + at / 2 * kCount, (depth + 1) / 2, at == 0,
+                                sums);
         });
 }
 

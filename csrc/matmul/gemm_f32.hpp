@@ -44,10 +44,11 @@ BQ_NOINLINE void fill_float_panel(const uint8_t* w, int64_t row_bytes, int64_t b
     }
 }
 
-// One panel against the tile of kCount rows from `first` on.
+// One panel against the tile of kCount rows from `first` on. The sums of a panel start anew, which keeps
+// rounding errors small.
 template <class T, int kCount>
 BQ_NOINLINE void multiply_float_tile(const float* panel, const PackedFloats& x, int64_t first, int64_t at,
-                                     int depth, float (&out)[kCount][T::kLanes]) {
+                                     int depth, float (*sums)[T::kLanes]) {
     using Floats = typename T::Floats;
     const float* a = x.x + first * x.k + at * kCount;
     Floats sum[kCount];
@@ -57,7 +58,9 @@ BQ_NOINLINE void multiply_float_tile(const float* panel, const PackedFloats& x, 
         unroll<kCount>([&](auto r)
                            BQ_INLINE_LAMBDA { sum[r] = T::mul_add(w, T::splat(a[e * kCount + r]), sum[r]); });
     }
-    unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { T::store(out[r], sum[r]); });
+    unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+        T::store(sums[r], at == 0 ? sum[r] : T::add(T::load(sums[r]), sum[r]));
+    });
 }
 
 template <class S, class T, FormatId id>
@@ -70,8 +73,9 @@ void matmul_float_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, i
         [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return w + n * w_row_bytes + at / kElements * kBytes; },
         [&](int64_t n, int64_t at, int depth)
             BQ_INLINE_LAMBDA { fill_float_panel<S, T, id>(w, w_row_bytes, n, end, at, depth, panel); },
-        [&](int64_t r, int64_t at, int depth, auto& out)
-            BQ_INLINE_LAMBDA { multiply_float_tile<T>(panel, x, r, at, depth, out); });
+        [&](int64_t r, auto rows, int64_t at, int depth, float (*sums)[T::kLanes]) BQ_INLINE_LAMBDA {
+            multiply_float_tile<T, decltype(rows)::value>(panel, x, r, at, depth, sums);
+        });
 }
 
 }  // namespace

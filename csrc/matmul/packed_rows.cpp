@@ -23,12 +23,10 @@ uint32_t pair_of_bf16(float first, float second) {
 void pack_tile(const Activations& x, int64_t first, int count, int valid, const PanelShape& shape,
                const PackedRows& out) {
     const int64_t k = x.k, runs = k / shape.run, scales = k / x.run;
-    const int sixteens = shape.run / 16;
     // out's pointers are const for the kernels that read; this is the one that fills them.
     int8_t* q = const_cast<int8_t*>(out.q) + first * k;
     int32_t* start = const_cast<int32_t*>(out.start) + first * runs;
     float* scale = const_cast<float*>(out.scales) + first * scales;
-    float* sum = const_cast<float*>(out.sums) + first * runs;
     // In pieces whose places in the tile stay in the level-1 cache.
     for (int64_t at = 0; at < k / 4; at += kPiece)
         for (int r = 0; r < count; ++r) {
@@ -41,22 +39,28 @@ void pack_tile(const Activations& x, int64_t first, int count, int valid, const 
                 else
                     std::memset(to + 4 * i * count, 0, 4);
         }
+    const bool pairs = shape.minimum_run != 0;
+    const int64_t minima = pairs ? k / shape.minimum_run : shape.has_minima ? runs : 0;
+    const int sixteens_of_minimum = (pairs ? shape.minimum_run : shape.run) / 16;
+    auto* sum_pairs = reinterpret_cast<int16_t*>(const_cast<float*>(out.sums)) + first * minima;
+    float* sum = const_cast<float*>(out.sums) + first * minima;
     for (int r = 0; r < count; ++r) {
-        if (r >= valid) {
-            for (int64_t i = 0; i < runs; ++i) start[i * count + r] = 0;
-            for (int64_t i = 0; i < scales; ++i) scale[i * count + r] = 0;
-            for (int64_t i = 0; shape.has_minima && i < runs; ++i) sum[i * count + r] = 0;
-            continue;
-        }
         const int64_t row = first + r;
-        for (int64_t i = 0; i < scales; ++i) scale[i * count + r] = x.scales[row * scales + i];
-        const int16_t* whole = x.whole_sums + row * (k / 16);
-        for (int64_t i = 0; i < runs; ++i) {
-            int32_t total = 0;
-            for (int j = 0; j < sixteens; ++j) total += whole[i * sixteens + j];
-            start[i * count + r] = -shape.offset * total;
-            if (shape.has_minima) sum[i * count + r] = static_cast<float>(total);
-        }
+        const int16_t* sixteen_sums = x.whole_sums + row * (k / 16);
+        const auto total = [&](int64_t i, int sixteens) {
+            int32_t all = 0;
+            for (int j = 0; r < valid && j < sixteens; ++j) all += sixteen_sums[i * sixteens + j];
+            return all;
+        };
+        for (int64_t i = 0; i < scales; ++i)
+            scale[i * count + r] = r < valid ? x.scales[row * scales + i] : 0;
+        for (int64_t i = 0; i < runs; ++i) start[i * count + r] = -shape.offset * total(i, shape.run / 16);
+        for (int64_t i = 0; i < minima; ++i)
+            if (pairs)
+                sum_pairs[i / 2 * 2 * count + 2 * r + i % 2] =
+                    static_cast<int16_t>(total(i, sixteens_of_minimum));
+            else
+                sum[i * count + r] = static_cast<float>(total(i, sixteens_of_minimum));
     }
 }
 
@@ -86,7 +90,8 @@ PackedLayout PackedLayout::of(int64_t rows, int64_t k, const PanelShape& shape) 
     layout.start_offset = align64(all * k);
     layout.scales_offset = layout.start_offset + align64(run_floats);
     layout.sums_offset = layout.scales_offset + align64(all * (k / kActivationRun) * 4);
-    layout.bytes = layout.sums_offset + (shape.has_minima ? run_floats : 0);
+    const int64_t pairs = shape.minimum_run != 0 ? all * (k / shape.minimum_run) / 2 * 4 : 0;
+    layout.bytes = layout.sums_offset + (pairs != 0 ? pairs : shape.has_minima ? run_floats : 0);
     return layout;
 }
 

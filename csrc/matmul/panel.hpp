@@ -2,6 +2,8 @@
 // the common form, four elements of each row side by side, as T::dots wants them. See README.md.
 #pragma once
 
+#include "matmul/packed_rows.hpp"
+#include "simd/super_block.hpp"
 #include "simd/unpack.hpp"
 #include "targets/kernels.hpp"
 
@@ -52,28 +54,76 @@ constexpr int largest_integer() {
     }
 }
 
+// Formats whose integers times the scales of their runs fit unsigned bytes, with a bias: at most kLargest.
+template <FormatId id>
+struct ScaledBytes {
+    static constexpr bool kFit = false;
+    static constexpr int kBias = 0, kLargest = 0;
+};
+template <>
+struct ScaledBytes<FormatId::Q2_K> {  // 0..3 times 0..15
+    static constexpr bool kFit = true;
+    static constexpr int kBias = 0, kLargest = 45;
+};
+template <>
+struct ScaledBytes<FormatId::Q3_K> {  // -4..3 times -32..31
+    static constexpr bool kFit = true;
+    static constexpr int kBias = 127, kLargest = 255;
+};
+
+// Super-blocks as integers, where a tile wants them.
+template <bool kWanted, class S, FormatId id>
+struct IntegerBlock {
+    static constexpr bool kKnown = false, kUnitScale = false;
+    using Words = int;
+};
+template <class S, FormatId id>
+    requires(SuperBlock<S, id>::kKnown)
+struct IntegerBlock<true, S, id> : SuperBlock<S, id> {
+    using Words = typename S::Words;
+};
+
 template <class S, class T, FormatId id>
 struct Panel {
     using F = Unpack<S, id>;
     using Form = CommonForm<id>;
+    using Block = IntegerBlock<T::kIntegerBlocks, S, id>;
+    static constexpr bool kIntegers = Block::kKnown;
+    static constexpr bool kScaled = kIntegers && ScaledBytes<id>::kFit;  // the integers include the scales
     static constexpr int kLanes = T::kLanes;
-    static constexpr int kRun = F::kRun;
+    static constexpr int kRun = kScaled || Block::kUnitScale ? 256 : F::kRun;
     static constexpr int kActivations = Form::elements == 256 ? 256 : 32;  // elements of one activation scale
+    // Activation rows of a tile. Two runs under one activation scale have sums of three kinds in registers.
+    static constexpr int kRows = kActivations == 2 * kRun ? kSmallTile : T::kRows;
     static constexpr bool kMinima = Form::has_minima;
+    // Elements of a minimum that is an integer, with `dmin` for 256; 0 where minima are floats of each run.
+    static constexpr int kMinimumRun = kIntegers && kMinima ? F::kRun : 0;
 
     // Integers are stored as chunk + kBias, which stands for the value plus kOffset.
     static constexpr int kLargest = largest_integer<id>();
     static constexpr bool kAsSigned =
         T::kSignedWeights || (F::kSigned && 2 * kLargest > T::kLargestWeight + 1);
     static constexpr int kBias = kAsSigned ? (F::kSigned ? 0 : -F::kOffset) : F::kSigned ? kLargest : 0;
-    static constexpr int kOffset = kAsSigned ? 0 : F::kSigned ? kLargest : F::kOffset;
-    static constexpr int kTop = kAsSigned ? 128 : F::kSigned ? 2 * kLargest : kLargest;
+    static constexpr int kOffset = kScaled      ? ScaledBytes<id>::kBias
+                                   : kAsSigned  ? 0
+                                   : F::kSigned ? kLargest
+                                                : F::kOffset;
+    static constexpr int kTop = kScaled      ? ScaledBytes<id>::kLargest
+                                : kAsSigned  ? 128
+                                : F::kSigned ? 2 * kLargest
+                                             : kLargest;
 
-    static constexpr PanelShape shape() { return {kRun, kOffset, kMinima, kActivations, T::kRows, kLanes}; }
+    static constexpr PanelShape shape() {
+        return {kRun, kOffset, kMinima, kActivations, kRows, kLanes, kMinimumRun};
+    }
 
-    alignas(64) uint8_t q[kPanelDepth * kLanes];            // [depth / 4][lane][4]
-    alignas(64) float scales[kPanelDepth / kRun * kLanes];  // [depth / kRun][lane]
-    alignas(64) float minima[kMinima ? kPanelDepth / kRun * kLanes : 1];
+    static constexpr int kFloatMinima = kMinimumRun != 0 ? kPanelDepth / 256 : kPanelDepth / kRun;
+    alignas(64) uint8_t q[kPanelDepth * kLanes];                    // [depth / 4][lane][4]
+    alignas(64) float scales[kPanelDepth / kRun * kLanes];          // [depth / kRun][lane]
+    alignas(64) float minima[kMinima ? kFloatMinima * kLanes : 1];  // likewise, or dmin: [depth / 256][lane]
+    // [depth / (2 * kMinimumRun)][lane][2]
+    alignas(64) int16_t
+        integer_minima[kMinimumRun != 0 ? kPanelDepth / (kMinimumRun + (kMinimumRun == 0)) * kLanes : 1];
 
     static constexpr int kBytes = kPanelDepth / Form::elements * Form::bytes;
     static BQ_INLINE const uint8_t* row_at(const uint8_t* w, int64_t row_bytes, int64_t n, int64_t at) {
@@ -106,25 +156,45 @@ struct Panel {
     template <int kBlocks>
     BQ_INLINE void step(const uint8_t* (&rows)[8], int element, int lane) {
         constexpr int kChunksPerBlock = Form::elements / 32, kRuns = kBlocks * Form::elements / kRun;
+        [[maybe_unused]] typename Block::Words run_scales[8];
+        if constexpr (kScaled)
+            for (int i = 0; i < 8; ++i) run_scales[i] = Block::scales(rows[i]);
         S::template repeat<kBlocks * kChunksPerBlock>([&](int j) BQ_INLINE_LAMBDA {
             typename S::Bytes c[8];
             for (int i = 0; i < 8; ++i) {
                 c[i] = F::chunk(rows[i] + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
-                if constexpr (kBias != 0) c[i] = S::sub(c[i], S::splat(-kBias));
+                if constexpr (kScaled)
+                    c[i] = S::scaled(c[i], run_scales[i], j, F::kOffset, ScaledBytes<id>::kBias);
+                else if constexpr (kBias != 0)
+                    c[i] = S::sub(c[i], S::splat(-kBias));
             }
             S::transpose(c, q + (element + 32 * j) * kLanes + 4 * lane, 4 * kLanes, 8);
         });
-        typename S::Floats scale[8][2], minimum[8][2];
+        if constexpr (kMinimumRun != 0) fill_integer_minima(rows, element, lane);
+        if constexpr (kRun == 256) {
+            for (int i = 0; i < 8; ++i) scales[element / 256 * kLanes + lane + i] = Block::d(rows[i]);
+        } else {
+            typename S::Floats scale[8][2], minimum[8][2];
+            for (int i = 0; i < 8; ++i) F::template scales<kBlocks>(rows[i], scale[i], minimum[i]);
+            for (int part = 0; part < (kRuns + 7) / 8; ++part) {
+                const int64_t to = (element / kRun + 8 * part) * kLanes + lane;
+                const int count = kRuns - 8 * part < 8 ? kRuns - 8 * part : 8;
+                transpose_floats(scale, part, scales + to, count);
+                if constexpr (kMinima && kMinimumRun == 0)
+                    transpose_floats(minimum, part, minima + to, count);
+            }
+        }
+        for (int i = 0; i < 8; ++i) rows[i] += kBlocks * Form::bytes;
+    }
+
+    BQ_INLINE void fill_integer_minima(const uint8_t* const (&rows)[8], int element, int lane) {
+        typename S::Bytes words[8];
         for (int i = 0; i < 8; ++i) {
-            F::template scales<kBlocks>(rows[i], scale[i], minimum[i]);
-            rows[i] += kBlocks * Form::bytes;
+            words[i] = Block::minima_once(rows[i]);
+            minima[element / 256 * kLanes + lane + i] = Block::dmin(rows[i]);
         }
-        for (int part = 0; part < (kRuns + 7) / 8; ++part) {
-            const int64_t to = (element / kRun + 8 * part) * kLanes + lane;
-            const int count = kRuns - 8 * part < 8 ? kRuns - 8 * part : 8;
-            transpose_floats(scale, part, scales + to, count);
-            if constexpr (kMinima) transpose_floats(minimum, part, minima + to, count);
-        }
+        int16_t* to = integer_minima + element / kMinimumRun * kLanes + 2 * lane;
+        S::transpose(words, reinterpret_cast<uint8_t*>(to), 4 * kLanes, 128 / kMinimumRun);
     }
 
     static BQ_INLINE void transpose_floats(const typename S::Floats (&from)[8][2], int part, float* to,

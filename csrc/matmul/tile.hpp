@@ -27,9 +27,9 @@ static inline int64_t block_end(int64_t begin, int64_t rows, int tile_rows) {
     return end < rows ? end : rows;
 }
 
-// For each panel of at most kDepth elements fill(n, at, depth), then for each tile of kCount activation rows
-// multiply(r, at, depth, out), out being float[kCount][T::kLanes]. kBytes of the next panel's rows, at
-// row_at(n, at), are asked for meanwhile.
+// For each panel of at most kDepth elements fill(n, at, depth), then for each tile of activation rows
+// multiply(r, Index<rows>, at, depth, sums), which adds onto sums[rows][T::kLanes] or, with the first part of
+// k, sets them. kBytes of the next panel's rows, at row_at(n, at), are asked for meanwhile.
 template <class T, int kTileRows, int kDepth, int kBytes, class RowAt, class Fill, class Multiply>
 BQ_INLINE void multiply_panels(const PanelRange& p, RowAt&& row_at, Fill&& fill, Multiply&& multiply) {
     constexpr int kLanes = T::kLanes;
@@ -42,7 +42,7 @@ BQ_INLINE void multiply_panels(const PanelRange& p, RowAt&& row_at, Fill&& fill,
             const int lanes = static_cast<int>(p.end - n < kLanes ? p.end - n : kLanes);
             for (int64_t at = 0; at < p.k; at += kDepth) {
                 const int depth = static_cast<int>(p.k - at < kDepth ? p.k - at : kDepth);
-                const bool is_first = at == 0, is_last = at + depth == p.k;
+                const bool is_last = at + depth == p.k;
                 fill(n, at, depth);
                 int ahead = 0;
                 const auto tile = [&](int64_t r, auto rows) BQ_INLINE_LAMBDA {
@@ -50,17 +50,16 @@ BQ_INLINE void multiply_panels(const PanelRange& p, RowAt&& row_at, Fill&& fill,
                     for (int i = 0; i < ahead_at_once && ahead < kLanes; ++i, ++ahead)
                         prefetch<kBytes>(is_last ? row_at(n + kLanes + ahead, int64_t{0})
                                                  : row_at(n + ahead, at + depth));
-                    alignas(64) float out[kCount][kLanes];
-                    multiply(r, at, depth, out);
-                    for (int i = 0; i < kCount && r + i < p.rows; ++i) {
-                        float* const kept = sums[r - block + i];
-                        const auto part = T::load(out[i]);
-                        const auto sum = is_first ? part : T::add(T::load(kept), part);
+                    for (int i = 0; is_last && i < kCount; ++i)
+                        prefetch<4 * kLanes>(reinterpret_cast<const uint8_t*>(p.y + (r + i) * p.ldy + n));
+                    float (*const kept)[kLanes] = sums + (r - block);
+                    multiply(r, rows, at, depth, kept);
+                    for (int i = 0; is_last && i < kCount && r + i < p.rows; ++i) {
                         float* const y = p.y + (r + i) * p.ldy + n;
-                        const bool whole = is_last && lanes == kLanes;
-                        T::store(whole ? y : kept, sum);
-                        if (is_last && !whole)
-                            for (int lane = 0; lane < lanes; ++lane) y[lane] = kept[lane];
+                        if (lanes == kLanes)
+                            T::store(y, T::load(kept[i]));
+                        else
+                            for (int lane = 0; lane < lanes; ++lane) y[lane] = kept[i][lane];
                     }
                 };
                 for (next = block; next < to;) {

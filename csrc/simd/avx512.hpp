@@ -31,6 +31,15 @@ struct Avx512 : Avx2 {
         return dot_unsigned(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
     }
 
+    // The 32 bytes of chunk j, less `offset`, times the scales of their runs of 16, plus `bias`; what comes
+    // out must fit bytes without sign. Arithmetic of words does for pairs of bytes: nothing is carried
+    // between them in the end.
+    static BQ_INLINE Bytes scaled(Bytes a, Words scales, int j, int offset, int bias) {
+        const __m256i runs = _mm256_setr_epi64x(0, 0, 0x0001000100010001, 0x0001000100010001);
+        const __m256i each = _mm256_permutexvar_epi16(_mm256_add_epi16(runs, splat_words(2 * j)), scales);
+        return _mm256_add_epi16(_mm256_mullo_epi16(_mm256_sub_epi16(a, splat(offset)), each), splat(bias));
+    }
+
     // ---- decoded values
     using Avx2::add;
     using Avx2::mul;

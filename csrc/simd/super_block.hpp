@@ -5,6 +5,7 @@
 //
 //   scales      16 words, in order; runs of 32 twice
 //   minima      the same, if the format has minima
+//   minima_once   those of runs of 32 once, followed by zeros
 //   d, dmin
 //   kUnitScale  all scales are 1
 #pragma once
@@ -30,6 +31,7 @@ template <class S>
 struct SuperBlock<S, FormatId::Q2_K> : ScaledRuns {
     static BQ_INLINE typename S::Words scales(const uint8_t* b) { return pick(b, 0); }
     static BQ_INLINE typename S::Words minima(const uint8_t* b) { return pick(b, 4); }
+    static BQ_INLINE typename S::Words minima_once(const uint8_t* b) { return minima(b); }
     static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(BlockQ2_K, d)); }
     static BQ_INLINE float dmin(const uint8_t* b) { return S::f16(b + offsetof(BlockQ2_K, dmin)); }
 
@@ -62,6 +64,9 @@ struct SixBitSuperBlock : ScaledRuns {
     static BQ_INLINE typename S::Words minima(const uint8_t* b) {
         const SixBits six = six_bits(b + offsetof(Block, scales));
         return S::words_twice(six.minima);
+    }
+    static BQ_INLINE typename S::Words minima_once(const uint8_t* b) {
+        return S::words(six_bits(b + offsetof(Block, scales)).minima, 0);
     }
     static BQ_INLINE float d(const uint8_t* b) { return S::f16(b + offsetof(Block, d)); }
     static BQ_INLINE float dmin(const uint8_t* b) { return S::f16(b + offsetof(Block, dmin)); }

@@ -18,6 +18,7 @@ struct TileAvx2 {
     static constexpr int kFloatRows = 10;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = false;
+    static constexpr bool kIntegerBlocks = false;
 
     static BQ_INLINE Floats load(const float* p) { return _mm256_loadu_ps(p); }
     static BQ_INLINE void store(float* p, Floats a) { _mm256_storeu_ps(p, a); }

@@ -9,6 +9,13 @@
 //                   Weights lie as [step][lane][4], activations as [step][row][4]. kTop is the largest weight
 //                   that the panel can hold, or above 127 where unsigned ones would not do: then the weights
 //                   are signed.
+//   kIntegerBlocks  the scales and minima of super-blocks stay integers where that saves multiplications.
+//   Then
+//                   there are also
+//   add_dots        as dots, onto what sum holds
+//   add_words<kCount>
+//                   for each row the products of two words a lane, onto what sum holds: [lane][2] with
+//                   [row][2]
 #pragma once
 
 #include "simd/scalar.hpp"
@@ -22,6 +29,7 @@ struct TileScalar {
     static constexpr int kFloatRows = 4;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
+    static constexpr bool kIntegerBlocks = false;
     struct Ints {
         int32_t v[kLanes];
     };

@@ -48,7 +48,7 @@ void fill_block_matmuls(KernelTable& table) {
 template <class S, class T, class B = void>
 void fill_matmuls(KernelTable& table) {
     using enum FormatId;
-    table.float_panel_shape = {0, 0, false, 0, T::kFloatRows, T::kLanes};
+    table.float_panel_shape = {0, 0, false, 0, T::kFloatRows, T::kLanes, 0};
     fill_float_matmul<S, T, F32>(table);
     fill_float_matmul<S, T, F16>(table);
     fill_float_matmul<S, T, BF16>(table);

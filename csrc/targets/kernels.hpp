@@ -58,6 +58,8 @@ struct PanelShape {
     int activation_run;
     int tile_rows;  // activation rows of a tile
     int lanes;      // weight rows of a panel
+    // Elements of a minimum where minima are integers: sums then go in pairs of int16. Otherwise 0.
+    int minimum_run;
 };
 
 struct PackedRows {
@@ -69,7 +71,8 @@ struct PackedRows {
     int64_t k;
 };
 
-// Float activations in tiles as in PackedRows: [k][row of tile].
+// Float activations in tiles as in PackedRows: [k][row of tile]; for matmul_bf16_panels words of two
+// bfloat16, [ceil(k / 2)][row of tile].
 struct PackedFloats {
     const float* x;
     int64_t rows;
