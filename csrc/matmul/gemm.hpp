@@ -100,10 +100,10 @@ BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t firs
     tile.multiply(panel, depth, at == 0, out);
 }
 
-template <class S, class T, FormatId id>
+template <class S, class T, FormatId id, class O = void>
 void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const PackedRows& x,
                    float* y, int64_t ldy) {
-    using P = Panel<S, T, id>;
+    using P = Panel<S, T, id, O>;
     P panel;
     multiply_panels<T, P::kRows, kPanelDepth, P::kBytes>(
         {begin, end, x.rows, x.k, y, ldy},

@@ -83,9 +83,11 @@ struct IntegerBlock<true, S, id> : SuperBlock<S, id> {
     using Words = typename S::Words;
 };
 
-template <class S, class T, FormatId id>
+// O opens super-blocks in another way than Unpack, as simd/block_vbmi.hpp does; void where nothing does.
+template <class S, class T, FormatId id, class O = void>
 struct Panel {
     using F = Unpack<S, id>;
+    static constexpr bool kOpens = !IsSame<O, void>::value;
     using Form = CommonForm<id>;
     using Block = IntegerBlock<T::kIntegerBlocks, S, id>;
     static constexpr bool kIntegers = Block::kKnown;
@@ -99,12 +101,18 @@ struct Panel {
     // Elements of a minimum that is an integer, with `dmin` for 256; 0 where minima are floats of each run.
     static constexpr int kMinimumRun = kIntegers && kMinima ? F::kRun : 0;
 
+    static constexpr int opened_offset() {
+        if constexpr (kOpens) return O::kOffset;
+        return 0;
+    }
+
     // Integers are stored as chunk + kBias, which stands for the value plus kOffset.
     static constexpr int kLargest = largest_integer<id>();
     static constexpr bool kAsSigned =
         T::kSignedWeights || (F::kSigned && 2 * kLargest > T::kLargestWeight + 1);
     static constexpr int kBias = kAsSigned ? (F::kSigned ? 0 : -F::kOffset) : F::kSigned ? kLargest : 0;
-    static constexpr int kOffset = kScaled      ? ScaledBytes<id>::kBias
+    static constexpr int kOffset = kOpens       ? opened_offset()
+                                   : kScaled    ? ScaledBytes<id>::kBias
                                    : kAsSigned  ? 0
                                    : F::kSigned ? kLargest
                                                 : F::kOffset;
@@ -159,13 +167,18 @@ struct Panel {
         [[maybe_unused]] typename Block::Words run_scales[8];
         if constexpr (kScaled)
             for (int i = 0; i < 8; ++i) run_scales[i] = Block::scales(rows[i]);
+        [[maybe_unused]] alignas(64) uint8_t opened[8][256];
+        if constexpr (kOpens) open(rows, opened);
         S::template repeat<kBlocks * kChunksPerBlock>([&](int j) BQ_INLINE_LAMBDA {
             typename S::Bytes c[8];
             for (int i = 0; i < 8; ++i) {
-                c[i] = F::chunk(rows[i] + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
+                if constexpr (kOpens)
+                    c[i] = S::load(opened[i] + 32 * j);
+                else
+                    c[i] = F::chunk(rows[i] + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
                 if constexpr (kScaled)
                     c[i] = S::scaled(c[i], run_scales[i], j, F::kOffset, ScaledBytes<id>::kBias);
-                else if constexpr (kBias != 0)
+                else if constexpr (kBias != 0 && !kOpens)
                     c[i] = S::sub(c[i], S::splat(-kBias));
             }
             S::transpose(c, q + (element + 32 * j) * kLanes + 4 * lane, 4 * kLanes, 8);
@@ -185,6 +198,16 @@ struct Panel {
             }
         }
         for (int i = 0; i < 8; ++i) rows[i] += kBlocks * Form::bytes;
+    }
+
+    // The integers of a super-block of each row.
+    static BQ_INLINE void open(const uint8_t* const (&rows)[8], uint8_t (&to)[8][256]) {
+        for (int i = 0; i < 8; i += O::kTogether) {
+            const typename O::Opened o(rows[i], rows[i + O::kTogether - 1]);
+            for (int which = 0; which < O::kTogether; ++which)
+                for (int j = 0; j < 4; ++j)
+                    O::store_chunk(to[i + which] + 64 * j, O::chunk(o, which, rows[i + which], j));
+        }
     }
 
     BQ_INLINE void fill_integer_minima(const uint8_t* const (&rows)[8], int element, int lane) {
