@@ -32,6 +32,8 @@ struct Tile {
                                BQ_INLINE_LAMBDA { whole[r] = T::splat_ints(start[index * kCount + r]); });
             for (int i = 0; i < 8; ++i)
                 T::template add_dots<8>(u + i * 32 * kLanes, p + i * 32 * kCount, whole);
+        } else if constexpr (P::kFlips) {
+            T::template signed_dots<kSteps>(u, p, w.negatives + index * kLanes, whole);
         } else {
             T::template dots<P::kTop, kSteps>(u, p, start + index * kCount, whole);
         }

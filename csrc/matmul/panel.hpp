@@ -116,6 +116,8 @@ struct Panel {
                                    : kAsSigned  ? 0
                                    : F::kSigned ? kLargest
                                                 : F::kOffset;
+    // Signed integers with unsigned dots: the tile flips the activations of negative ones, see signed_dots.
+    static constexpr bool kFlips = kAsSigned && !T::kSignedWeights;
     static constexpr int kTop = kScaled      ? ScaledBytes<id>::kLargest
                                 : kAsSigned  ? 128
                                 : F::kSigned ? 2 * kLargest
@@ -132,6 +134,8 @@ struct Panel {
     // [depth / (2 * kMinimumRun)][lane][2]
     alignas(64) int16_t
         integer_minima[kMinimumRun != 0 ? kPanelDepth / (kMinimumRun + (kMinimumRun == 0)) * kLanes : 1];
+
+    alignas(64) int32_t negatives[kFlips ? kPanelDepth / kRun * kLanes : 1];  // [depth / kRun][lane]
 
     static constexpr int kBytes = kPanelDepth / Form::elements * Form::bytes;
     static BQ_INLINE const uint8_t* row_at(const uint8_t* w, int64_t row_bytes, int64_t n, int64_t at) {
@@ -182,6 +186,11 @@ struct Panel {
                     c[i] = S::sub(c[i], S::splat(-kBias));
             }
             S::transpose(c, q + (element + 32 * j) * kLanes + 4 * lane, 4 * kLanes, 8);
+            if constexpr (kFlips) {
+                static_assert(kRun == 32);
+                for (int i = 0; i < 8; ++i)
+                    negatives[(element / 32 + j) * kLanes + lane + i] = T::sum_of_negatives(c[i]);
+            }
         });
         if constexpr (kMinimumRun != 0) fill_integer_minima(rows, element, lane);
         if constexpr (kRun == 256) {

@@ -1,7 +1,8 @@
 // What the product of many rows needs of AVX2; each operation is described in tile_scalar.hpp.
-//   dot  vpmaddubsw with weights of at most 127, whose sums stay in int16 for as many steps as fit; for
-//   weights
-//        of eight bits with the sign of the weights moved to the activations
+//   dots         vpmaddubsw with weights of at most 127, whose sums stay in int16 for as many steps as fit
+//   signed_dots  for weights of eight bits: vpmaddubsw with their magnitudes; the activations of negative
+//   ones
+//                are complemented, which is one less than negated
 #pragma once
 
 #include "simd/avx2.hpp"
@@ -53,17 +54,43 @@ struct TileAvx2 {
             unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
                 const int step = part * kPairs + i;
                 const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * step));
-                const __m256i magnitude = kTop > 127 ? _mm256_abs_epi8(u) : u;
                 for (int r = 0; r < kCount; ++r) {
-                    __m256i x = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r)));
-                    if (kTop > 127) x = _mm256_sign_epi8(x, u);
-                    const __m256i products = _mm256_maddubs_epi16(magnitude, x);
+                    const __m256i x = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r)));
+                    const __m256i products = _mm256_maddubs_epi16(u, x);
                     words[r] = i == 0 ? products : _mm256_add_epi16(words[r], products);
                     keep_order(words[r]);
                 }
             });
             for (int r = 0; r < kCount; ++r) {
                 sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(words[r], ones));
+                keep_order(sum[r]);
+            }
+        });
+    }
+
+    static BQ_INLINE int32_t sum_of_negatives(__m256i w) {
+        const __m256i magnitudes = _mm256_abs_epi8(_mm256_min_epi8(w, _mm256_setzero_si256()));
+        const __m256i sums = _mm256_sad_epu8(magnitudes, _mm256_setzero_si256());
+        const __m128i two = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_unpackhi_epi64(two, two)));
+    }
+
+    // The complement of x is -x - 1, so `negatives` make up for it. No pair saturates: a weight of -128 meets
+    // at most 126, and two times -128 times 128 is the least of int16.
+    template <int kSteps, int kCount>
+    static BQ_INLINE void signed_dots(const uint8_t* w, const int8_t* a, const int32_t* negatives,
+                                      Ints (&sum)[kCount]) {
+        const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
+        const __m256i first = _mm256_load_si256(reinterpret_cast<const __m256i*>(negatives));
+        for (int r = 0; r < kCount; ++r) sum[r] = first;
+        unroll<kSteps>([&](auto step) BQ_INLINE_LAMBDA {
+            const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * step));
+            const __m256i magnitude = _mm256_abs_epi8(u), negative = _mm256_cmpgt_epi8(zero, u);
+            for (int r = 0; r < kCount; ++r) {
+                const __m256i x = _mm256_xor_si256(
+                    _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r))), negative);
+                const __m256i words = _mm256_maddubs_epi16(magnitude, x);
+                sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(words, ones));
                 keep_order(sum[r]);
             }
         });

@@ -7,15 +7,15 @@
 //   dots<kTop, kSteps, kCount>
 //                   for each of kCount activation rows: start[r] and the products of kSteps groups of four.
 //                   Weights lie as [step][lane][4], activations as [step][row][4]. kTop is the largest weight
-//                   that the panel can hold, or above 127 where unsigned ones would not do: then the weights
-//                   are signed.
-//   kIntegerBlocks  the scales and minima of super-blocks stay integers where that saves multiplications.
-//   Then
-//                   there are also
+//                   that the panel can hold.
+//   signed_dots<kSteps, kCount>, sum_of_negatives
+//                   where weights are unsigned and kLargestWeight is too small for eight bits: the same for
+//                   signed ones, given for each lane the sum of the magnitudes of its negative weights
+//   kIntegerBlocks  the scales and minima of super-blocks stay integers, where that saves multiplications.
+//                   Then there are also
 //   add_dots        as dots, onto what sum holds
-//   add_words<kCount>
-//                   for each row the products of two words a lane, onto what sum holds: [lane][2] with
-//                   [row][2]
+//   add_words       for each row the products of two words a lane, onto what sum holds: weights [lane][2],
+//                   activations [row][2]
 #pragma once
 
 #include "simd/scalar.hpp"
