@@ -9,8 +9,13 @@
 namespace bq {
 namespace {
 
-inline constexpr int kFloatDepth =
-    256;  // elements of a panel of floats: a whole number of every format's blocks
+inline constexpr int kFloatDepth = 256;  // elements of a panel of floats, at most
+
+// A panel takes half of the level-1 cache, where the format's blocks allow.
+template <class T, FormatId id>
+constexpr int float_depth() {
+    return registry::entry(id).block_size <= 128 && T::kLanes > 16 ? 128 : kFloatDepth;
+}
 
 // Elements at to at + depth - 1 of one row, decoded.
 template <class S, FormatId id>
@@ -66,9 +71,10 @@ BQ_NOINLINE void multiply_float_tile(const float* panel, const PackedFloats& x, 
 template <class S, class T, FormatId id>
 void matmul_float_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                          const PackedFloats& x, float* y, int64_t ldy) {
-    alignas(64) float panel[kFloatDepth * T::kLanes];
+    constexpr int kDepth = float_depth<T, id>();
+    alignas(64) float panel[kDepth * T::kLanes];
     constexpr int kElements = registry::entry(id).block_size, kBytes = registry::entry(id).type_size;
-    multiply_panels<T, T::kFloatRows, kFloatDepth, kFloatDepth / kElements * kBytes>(
+    multiply_panels<T, T::kFloatRows, kDepth, kDepth / kElements * kBytes>(
         {begin, end, x.rows, x.k, y, ldy},
         [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return w + n * w_row_bytes + at / kElements * kBytes; },
         [&](int64_t n, int64_t at, int depth)
