@@ -9,7 +9,9 @@
 
 #include "formats/half.hpp"
 #include "matmul/packed_rows.hpp"
+#include "matmul/strips.hpp"
 #include "runtime/thread_pool.hpp"
+#include "targets/strip_kernels.hpp"
 
 namespace bq {
 namespace {
@@ -17,7 +19,8 @@ namespace {
 // Work is handed out in pieces of about this many multiplications, so that small products stay on one thread.
 constexpr int64_t kPiece = 32768;
 
-// Memory that is not initialized; kept between calls of a thread while it is not large.
+// Memory that is not initialized; kept between calls of a thread, for each purpose, while it is not large.
+template <class Purpose>
 class Scratch {
   public:
     explicit Scratch(int64_t bytes) {
@@ -120,8 +123,31 @@ struct Product {
 
     const uint8_t* matrix(const Segment& s) const { return w.data + s.expert * w.n * row_bytes; }
     int64_t mean_rows() const { return (m - 1) / static_cast<int64_t>(segments.size()) + 1; }
-    void choose_panels(bool have) {
-        for (Segment& s : segments) s.panels = have && s.rows >= kPanelRows;
+    void choose_panels(bool have, int64_t from_rows = kPanelRows) {
+        for (Segment& s : segments) s.panels = have && s.rows >= from_rows;
+    }
+    // Weight rows that are handed out together: whole panels and whole strips.
+    int64_t together(const PanelShape& shape) const { return std::max(shape.lanes, w.lanes); }
+
+    // body(rows, count, n) for the weight rows begin to end - 1, `count` of them from row n on at a time;
+    // those of strips are put together first, `together` at a time.
+    template <class Body>
+    void each_rows(const Segment& s, int64_t begin, int64_t end, const PanelShape& shape, Body&& body) const {
+        const uint8_t* const from = matrix(s);
+        const int64_t in_strips = std::min(end, w.lanes == 0 ? 0 : w.n / w.lanes * w.lanes);
+        if (begin < in_strips) {
+            const Scratch<struct Rows> rows(together(shape) * row_bytes);
+            auto* const to = reinterpret_cast<uint8_t*>(rows.at(0));
+            for (int64_t n = begin, count; n < in_strips; n += count) {
+                count = std::min(together(shape), in_strips - n);
+                for (int64_t i = 0; i < count; i += w.lanes)
+                    strip_to_rows(w.format->id, w.lanes, w.k / w.format->block_size,
+                                  from + (n + i) * row_bytes, to + i * row_bytes);
+                body(to, count, n);
+            }
+        }
+        const int64_t rest = std::max(begin, in_strips);
+        if (rest < end) body(from + rest * row_bytes, end - rest, rest);
     }
 
     void with_floats() {
@@ -137,7 +163,7 @@ struct Product {
         const auto packed_bytes = rounds ? packed_bf16_bytes : packed_float_bytes;
         for (Segment& s : segments)
             if (s.panels) s.packed_offset = sizes.add(packed_bytes(s.rows, w.k, shape.tile_rows));
-        const Scratch scratch(sizes.total);
+        const Scratch<struct Inputs> scratch(sizes.total);
         const float* few = x;
         if (rounds && any_few) {
             few = reinterpret_cast<const float*>(scratch.at(rounded_offset));
@@ -153,48 +179,103 @@ struct Product {
             const auto pack = rounds ? pack_bf16_rows : pack_float_rows;
             pack(x + s.first * w.k, begin, end, shape.tile_rows, packed(s));
         });
-        for_weight_rows(segments, w.n, shape.lanes, mean_rows(), w.k, threads,
-                        [&](const Segment& s, int64_t begin, int64_t end) {
-                            float* to = y + s.first * w.n;
-                            if (s.panels)
-                                panels(matrix(s), row_bytes, begin, end, packed(s), to, w.n);
-                            else
-                                kernel.matmul_f32(matrix(s), row_bytes, begin, end, few + s.first * w.k,
-                                                  s.rows, w.k, to, w.n);
-                        });
+        const auto multiply = [&](const Segment& s, int64_t begin, int64_t end) {
+            each_rows(s, begin, end, shape, [&](const uint8_t* rows, int64_t count, int64_t n) {
+                float* const to = y + s.first * w.n + n;
+                if (s.panels)
+                    panels(rows, row_bytes, 0, count, packed(s), to, w.n);
+                else
+                    kernel.matmul_f32(rows, row_bytes, 0, count, few + s.first * w.k, s.rows, w.k, to, w.n);
+            });
+        };
+        for_weight_rows(segments, w.n, together(shape), mean_rows(), w.k, threads, multiply);
     }
 
     void with_int8() {
         const PanelShape& shape = kernel.panel_shape;
         const ActivationLayout layout = ActivationLayout::of(m, w.k, activation_run(*w.format));
-        choose_panels(kernel.matmul_panels != nullptr);
+        const StripKernels& strips = strip_kernels(table);
+        const MatmulStrips of_strips = strips.lanes == w.lanes ? strips[w.format->id] : nullptr;
+        const bool transposed = of_strips != nullptr && strip_layout(w.format->id).transposed;
+        choose_panels(kernel.matmul_panels != nullptr, of_strips ? kStripPanelRows : kPanelRows);
         Sizes sizes;
         const int64_t quantized = sizes.add(layout.bytes);
+        const int64_t in_order = sizes.add(transposed ? m * w.k : 0);
         for (Segment& s : segments)
             if (s.panels) s.packed_offset = sizes.add(PackedLayout::of(s.rows, w.k, shape).bytes);
-        const Scratch scratch(sizes.total);
+        const Scratch<struct Inputs> scratch(sizes.total);
         const Activations all = layout.view(scratch.at(quantized), m, w.k);
-        parallel_for(m, std::max<int64_t>(1, kPiece / 4 / w.k), threads,
-                     [&](int64_t begin, int64_t end) { table.quantize_activations(x, begin, end, all); });
+        Activations ordered = all;  // as the strips want them
+        if (transposed) ordered.q = reinterpret_cast<const int8_t*>(scratch.at(in_order));
+        parallel_for(m, std::max<int64_t>(1, kPiece / 4 / w.k), threads, [&](int64_t begin, int64_t end) {
+            table.quantize_activations(x, begin, end, all);
+            if (transposed)
+                strips.transpose(all.q + begin * w.k, const_cast<int8_t*>(ordered.q) + begin * w.k,
+                                 (end - begin) * w.k);
+        });
         const auto packed = [&](const Segment& s) {
             return PackedLayout::of(s.rows, w.k, shape).view(scratch.at(s.packed_offset), s.rows, w.k);
         };
         pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
             pack_rows(all.part(s.first, s.rows), begin, end, shape, packed(s));
         });
-        for_weight_rows(segments, w.n, shape.lanes, mean_rows(), w.k, threads,
-                        [&](const Segment& s, int64_t begin, int64_t end) {
-                            float* to = y + s.first * w.n;
-                            if (s.panels)
-                                kernel.matmul_panels(matrix(s), row_bytes, begin, end, packed(s), to, w.n);
-                            else
-                                kernel.matmul_i8(matrix(s), row_bytes, begin, end, all.part(s.first, s.rows),
-                                                 to, w.n);
-                        });
+        const auto multiply = [&](const Segment& s, int64_t begin, int64_t end) {
+            float* const to = y + s.first * w.n;
+            if (of_strips != nullptr && !s.panels) {
+                const int64_t last = std::min(end, w.n / w.lanes * w.lanes);
+                if (begin < last)
+                    of_strips(matrix(s), row_bytes, begin / w.lanes, last / w.lanes,
+                              ordered.part(s.first, s.rows), to, w.n);
+                begin = std::max(begin, last);
+                if (begin >= end) return;
+            }
+            each_rows(s, begin, end, shape, [&](const uint8_t* rows, int64_t count, int64_t n) {
+                if (s.panels)
+                    kernel.matmul_panels(rows, row_bytes, 0, count, packed(s), to + n, w.n);
+                else
+                    kernel.matmul_i8(rows, row_bytes, 0, count, all.part(s.first, s.rows), to + n, w.n);
+            });
+        };
+        for_weight_rows(segments, w.n, together(shape), mean_rows(), w.k, threads, multiply);
     }
 };
 
+// body(bytes of a whole strip, where) over those of all matrices, and rest(bytes, where) for what is left of
+// each.
+template <class Body, class Rest>
+void for_strips(const WeightMatrix& w, int lanes, int threads, Body&& body, Rest&& rest) {
+    const int64_t row_bytes = w.format->row_bytes(w.k), strips = w.n / lanes;
+    parallel_for(w.experts * strips, 1, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) body((i / strips * w.n + i % strips * lanes) * row_bytes);
+    });
+    for (int64_t e = 0; e < w.experts; ++e)
+        rest((e * w.n + strips * lanes) * row_bytes, (w.n - strips * lanes) * row_bytes);
+}
+
 }  // namespace
+
+int best_lanes(const KernelTable& table, FormatId id) {
+    const StripKernels& strips = strip_kernels(table);
+    return strips.lanes != 0 && strips[id] != nullptr ? strips.lanes : 0;
+}
+
+void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads) {
+    for_strips(
+        w, lanes, threads,
+        [&](int64_t at) {
+            rows_to_strip(w.format->id, lanes, w.k / w.format->block_size, w.data + at, out + at);
+        },
+        [&](int64_t at, int64_t bytes) { std::copy_n(w.data + at, bytes, out + at); });
+}
+
+void take_apart(const WeightMatrix& w, uint8_t* out, int threads) {
+    for_strips(
+        w, w.lanes, threads,
+        [&](int64_t at) {
+            strip_to_rows(w.format->id, w.lanes, w.k / w.format->block_size, w.data + at, out + at);
+        },
+        [&](int64_t at, int64_t bytes) { std::copy_n(w.data + at, bytes, out + at); });
+}
 
 void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, int64_t m,
               const int32_t* expert, float* y, int threads, bool exact) {

@@ -7,23 +7,32 @@
 
 namespace bq {
 
-// Rows of blocks [experts, n, k].
+// Rows of blocks [experts, n, k], or the same laid out by lay_out: of each matrix all whole strips of `lanes`
+// rows, then the rows that are left over, as they were.
 struct WeightMatrix {
     const FormatInfo* format;
     const uint8_t* data;
     int64_t experts, n, k;
+    int lanes = 0;  // 0: rows
 };
+
+// Rows of a strip as the products of few rows want them with this table; 0 where rows of blocks are as fast.
+int best_lanes(const KernelTable& table, FormatId id);
+// The bytes of `w`, rows, laid out in strips of `lanes`, and those of `w`, strips, as rows. As many bytes.
+void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads);
+void take_apart(const WeightMatrix& w, uint8_t* out, int threads);
 
 // y[r] = x[r] * w[expert of r]^T for x [m, k] and y [m, n]. `expert` is nullptr (all rows take matrix 0) or
 // holds m indices below w.experts. Activations are quantized to int8, or with `exact` and for float weights
 // stay floats (bfloat16 weights on a CPU that multiplies them: rounded to bfloat16, unless `exact`). The
 // result depends on neither the thread count nor which other rows there are, but on whether at least
-// kPanelRows rows take the same matrix: then additions are in another order. k is a multiple of the block
-// size. Throws std::bad_alloc.
+// kPanelRows rows (kStripPanelRows where there are kernels for the strips of w) take the same matrix: then
+// additions are in another order. k is a multiple of the block size. Throws std::bad_alloc.
 void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, int64_t m,
               const int32_t* expert, float* y, int threads, bool exact);
 
 // From this many activation rows on, weights are unpacked into panels first.
 inline constexpr int64_t kPanelRows = 5;
+inline constexpr int64_t kStripPanelRows = 24;
 
 }  // namespace bq

@@ -1,9 +1,11 @@
 // Products of float rows with rows of blocks. The Python layer has resolved formats and dtypes; shapes are
 // checked here. The GIL is released around the product.
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "matmul/product.hpp"
+#include "matmul/strips.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
 
@@ -12,10 +14,67 @@ namespace py = pybind11;
 namespace bq {
 namespace {
 
+// Starts on a cache line, so that every vector of a strip is in one.
+py::array new_bytes_like(const py::array& w) {
+    constexpr py::ssize_t kLine = 64;
+    const auto whole = py::array_t<uint8_t>(w.nbytes() + kLine);
+    const auto skip = static_cast<py::ssize_t>(-reinterpret_cast<uintptr_t>(whole.data()) % kLine);
+    const std::vector<py::ssize_t> shape(w.shape(), w.shape() + w.ndim());
+    return py::array(py::dtype::of<uint8_t>(), shape, whole.data() + skip, whole);
+}
+
+int checked_lanes(int lanes) {
+    require(lanes == 0 || lanes == 8 || lanes == kMaxStripRows, "unknown rows of a strip");
+    return lanes;
+}
+
+WeightMatrix checked_weights(const py::array& w, int format_id, int lanes) {
+    const FormatInfo& format = checked_format(format_id);
+    require(!format.is_float() && (w.ndim() == 2 || w.ndim() == 3) && is_c_contiguous(w) && w.itemsize() == 1,
+            "expected rows of blocks");
+    const py::ssize_t bytes = w.shape(w.ndim() - 1);
+    require(bytes % format.type_size == 0, "rows are not a multiple of the size of a block");
+    return {&format,
+            static_cast<const uint8_t*>(w.data()),
+            w.ndim() == 3 ? w.shape(0) : 1,
+            w.shape(w.ndim() - 2),
+            bytes / format.type_size * format.block_size,
+            checked_lanes(lanes)};
+}
+
+// The rows of a strip in which w is multiplied fastest here (0: as it is, and nothing is done), and the bytes
+// of w laid out so, or None.
+py::tuple lay_out_weights(const py::array& w, int format_id, int threads) {
+    if (checked_format(format_id).is_float()) return py::make_tuple(0, py::none());
+    const WeightMatrix weights = checked_weights(w, format_id, 0);
+    const int lanes = best_lanes(checked_kernels(), weights.format->id);
+    if (lanes == 0 || weights.n < lanes || weights.k == 0) return py::make_tuple(0, py::none());
+    auto out = new_bytes_like(w);
+    auto* to = static_cast<uint8_t*>(out.mutable_data());
+    {
+        py::gil_scoped_release release;
+        lay_out(weights, lanes, to, threads);
+    }
+    return py::make_tuple(lanes, out);
+}
+
+// The rows of blocks that lay_out_weights was given.
+py::array take_apart_weights(const py::array& w, int format_id, int lanes, int threads) {
+    const WeightMatrix weights = checked_weights(w, format_id, lanes);
+    require(lanes != 0, "not laid out");
+    auto out = new_bytes_like(w);
+    auto* to = static_cast<uint8_t*>(out.mutable_data());
+    {
+        py::gil_scoped_release release;
+        take_apart(weights, to, threads);
+    }
+    return out;
+}
+
 // y = x @ w.T: x float32 [..., k], w rows of blocks [n, row_bytes] or [experts, n, row_bytes], y float32
 // [..., n]; all C-contiguous. experts is None or int32 with an index for each row of x.
 void matmul(const py::array& x, const py::array& w, int format_id, py::array y, int threads, bool exact,
-            const py::object& experts) {
+            const py::object& experts, int lanes) {
     const FormatInfo& format = checked_format(format_id);
     const KernelTable& table = checked_kernels();
     const bool many = !experts.is_none();
@@ -44,7 +103,8 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
                 throw py::index_error("expert " + std::to_string(expert[r]) + " of row " + std::to_string(r) +
                                       " is not in 0.." + std::to_string(count - 1));
     }
-    const WeightMatrix weights{&format, static_cast<const uint8_t*>(w.data()), count, n, k};
+    const WeightMatrix weights{
+        &format, static_cast<const uint8_t*>(w.data()), count, n, k, checked_lanes(lanes)};
     const auto* floats = static_cast<const float*>(x.data());
     auto* out = static_cast<float*>(y.mutable_data());
     py::gil_scoped_release release;
@@ -55,7 +115,7 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
 // fit and, unless it is None, an `out` that fits. Returns the result, or None when anything is otherwise, for
 // the Python layer to convert or to say what is wrong.
 py::object matmul_plain(const py::object& x, const py::array& w, int format_id, const py::object& out,
-                        int threads, bool exact) {
+                        int threads, bool exact, int lanes) {
     using Floats = py::array_t<float, py::array::c_style>;
     const FormatInfo* format = find_format(static_cast<int64_t>(format_id));
     if (format == nullptr || !format->implemented || !Floats::check_(x) || w.ndim() != 2 ||
@@ -81,7 +141,7 @@ py::object matmul_plain(const py::object& x, const py::array& w, int format_id, 
             if (to.shape(i) != shape[i]) return py::none();
     }
     const KernelTable& table = checked_kernels();
-    const WeightMatrix weights{format, static_cast<const uint8_t*>(w.data()), 1, n, k};
+    const WeightMatrix weights{format, static_cast<const uint8_t*>(w.data()), 1, n, k, checked_lanes(lanes)};
     const auto* from = static_cast<const float*>(rows.data());
     auto* to = static_cast<float*>(py::reinterpret_borrow<py::array>(result).mutable_data());
     {
@@ -95,9 +155,15 @@ py::object matmul_plain(const py::object& x, const py::array& w, int format_id, 
 
 void bind_matmul(py::module_& m) {
     m.def("matmul", &matmul, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("y"), py::arg("threads"),
-          py::arg("exact"), py::arg("experts") = py::none(), "y = x @ w.T over rows of blocks.");
+          py::arg("exact"), py::arg("experts") = py::none(), py::arg("lanes") = 0,
+          "y = x @ w.T over rows of blocks.");
     m.def("matmul_plain", &matmul_plain, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("out"),
-          py::arg("threads"), py::arg("exact"), "The same where nothing has to be converted, else None.");
+          py::arg("threads"), py::arg("exact"), py::arg("lanes") = 0,
+          "The same where nothing has to be converted, else None.");
+    m.def("lay_out_weights", &lay_out_weights, py::arg("w"), py::arg("format"), py::arg("threads"),
+          "(rows of a strip, w in strips), or (0, None) where rows are as fast.");
+    m.def("take_apart_weights", &take_apart_weights, py::arg("w"), py::arg("format"), py::arg("lanes"),
+          py::arg("threads"), "The rows of strips.");
 }
 
 }  // namespace bq

@@ -1,5 +1,6 @@
 // Which tables this CPU can run, and which one is in use.
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -9,6 +10,7 @@
 #include "encode/encode.hpp"
 #include "runtime/cpu_features.hpp"
 #include "targets/kernels.hpp"
+#include "targets/strip_kernels.hpp"
 #include "targets/targets.hpp"
 
 namespace bq {
@@ -16,6 +18,7 @@ namespace {
 
 struct Tables {
     std::vector<KernelTable> tables;
+    std::vector<StripKernels> strips;  // of the tables
     std::vector<const KernelTable*> available;
 
     Tables() {
@@ -29,12 +32,12 @@ struct Tables {
         const bool avx512 =
             avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl && cpu.avx512vnni;
         add(avx512, {fill_avx512, fill_avx512_matmul, fill_avx512_encode});
-        if (avx512 && cpu.avx512vbmi) fill_vbmi_matmul(tables.back());
+        if (avx512) add_strips(cpu.avx512vbmi);
 #if defined(BQ_HAVE_AVX512_BF16)
         const bool bf16 = avx512 && cpu.avx512bf16;
         add(bf16,
             {fill_avx512, fill_avx512_matmul, fill_avx512_encode, fill_avx512_bf16, fill_avx512_bf16_matmul});
-        if (bf16 && cpu.avx512vbmi) fill_vbmi_matmul(tables.back());
+        if (bf16) add_strips(cpu.avx512vbmi);
 #endif
 #endif
 #if defined(BQ_HAVE_NEON)
@@ -53,7 +56,17 @@ struct Tables {
         for (const FormatInfo& f : all_formats())
             table.formats[static_cast<int>(f.id)].encode = reference_encoder(f.id);
         for (const auto fill : fills) fill(table);
+        strips.emplace_back();
     }
+
+#if defined(BQ_HAVE_AVX512)
+    void add_strips(bool vbmi) {
+        fill_avx512_strips(strips.back());
+        if (!vbmi) return;
+        fill_vbmi_matmul(tables.back());
+        fill_vbmi_strips(strips.back());
+    }
+#endif
 };
 
 const Tables& all_tables() {
@@ -97,6 +110,10 @@ std::span<const KernelTable* const> available_kernels() {
 
 const KernelTable& kernels() {
     return *choice().table.load(std::memory_order_acquire);
+}
+
+const StripKernels& strip_kernels(const KernelTable& table) {
+    return all_tables().strips[static_cast<size_t>(&table - all_tables().tables.data())];
 }
 
 bool set_kernels(const char* isa) {

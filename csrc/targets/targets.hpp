@@ -5,6 +5,7 @@
 namespace bq {
 
 struct KernelTable;
+struct StripKernels;
 
 void fill_baseline(KernelTable& table);
 void fill_baseline_matmul(KernelTable& table);
@@ -14,8 +15,10 @@ void fill_avx2_encode(KernelTable& table);
 void fill_avx512(KernelTable& table);
 void fill_avx512_matmul(KernelTable& table);
 void fill_avx512_encode(KernelTable& table);
+void fill_avx512_strips(StripKernels& kernels);
 // After those of avx512.
 void fill_vbmi_matmul(KernelTable& table);
+void fill_vbmi_strips(StripKernels& kernels);
 void fill_avx512_bf16(KernelTable& table);
 void fill_avx512_bf16_matmul(KernelTable& table);
 void fill_neon(KernelTable& table);

@@ -46,7 +46,7 @@ def assemble(
 ) -> tuple[int, str, int, int] | None: ...
 def assembly_rules(format: int) -> tuple[str, str, str]: ...
 def matmul_plain(
-    x: object, w: npt.NDArray[np.uint8], format: int, out: object, threads: int, exact: bool
+    x: object, w: npt.NDArray[np.uint8], format: int, out: object, threads: int, exact: bool, lanes: int = 0
 ) -> npt.NDArray[np.float32] | None: ...
 def matmul(
     x: npt.NDArray[np.float32],
@@ -56,7 +56,12 @@ def matmul(
     threads: int,
     exact: bool,
     experts: npt.NDArray[np.int32] | None = None,
+    lanes: int = 0,
 ) -> None: ...
+def lay_out_weights(
+    w: npt.NDArray[np.uint8], format: int, threads: int
+) -> tuple[int, npt.NDArray[np.uint8] | None]: ...
+def take_apart_weights(w: npt.NDArray[np.uint8], format: int, lanes: int, threads: int) -> npt.NDArray[np.uint8]: ...
 
 cache_block: int
 max_head_dim: int

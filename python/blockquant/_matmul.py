@@ -19,24 +19,29 @@ _F32_ID, _F16_ID = find_format("F32").ggml_type, find_format("F16").ggml_type
 
 
 class PackedWeight:
-    """Weights as `matmul` multiplies them fastest on this CPU; made by `pack`, and taken by `matmul` only.
+    """Weights laid out as `matmul` multiplies a few rows fastest on this CPU; made by `pack`, taken by `matmul`.
 
-    Today every kernel is at least as fast on blocks as they are stored, so this holds the blocks themselves, without a
-    copy; csrc/matmul/README.md has the measurements. Do not rely on what it holds: pack again after loading.
+    Their bytes are those of the blocks, taken apart so that the same bytes of 16 rows (8 with AVX2) lie side by side:
+    as many as before, with no copy of the original. Where the CPU has no kernels for such strips, this holds the
+    blocks as they are, without a copy. A PackedWeight works on any CPU and after any `set_isa`, fast where the
+    strips are the running kernels'.
     """
 
-    __slots__ = ("_data", "_format", "_kind")
+    __slots__ = ("_data", "_format", "_kind", "_lanes")
     _data: Bytes
     _format: Format
     _kind: int
+    _lanes: int
 
-    def __init__(self, w: QuantizedTensor) -> None:
+    def __init__(self, w: QuantizedTensor, threads: int | None = None) -> None:
         if not isinstance(w, QuantizedTensor):
             raise TypeError(f"w must be a QuantizedTensor, got {type(w).__name__}")
         w.format.require_implemented()
         if w.ndim not in (2, 3):
             raise BlockquantError(f"w has shape {w.shape}; expected [N, K], or [E, N, K] for experts")
-        self._data, self._format, self._kind = w._data, w._format, w._kind
+        self._format, self._kind = w._format, w._kind
+        self._lanes, strips = _core.lay_out_weights(w._data, w._kind, thread_count(threads))
+        self._data = w._data if strips is None else strips
 
     @property
     def format(self) -> Format:
@@ -50,20 +55,29 @@ class PackedWeight:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that this keeps alive."""
+        """Bytes that this keeps alive: as many as the weights had."""
         return self._data.nbytes
 
+    def unpack(self, threads: int | None = None) -> QuantizedTensor:
+        """The tensor that this was made of, byte for byte."""
+        data = self._data
+        if self._lanes:
+            data = _core.take_apart_weights(data, self._kind, self._lanes, thread_count(threads))
+        return QuantizedTensor(data, self._format)
+
     def __repr__(self) -> str:
-        return f"PackedWeight({self._format.name}, shape={self.shape}, {self.nbytes:,} bytes)"
+        layout = f"strips of {self._lanes} rows" if self._lanes else "rows"
+        return f"PackedWeight({self._format.name}, shape={self.shape}, {layout}, {self.nbytes:,} bytes)"
 
 
-def pack(w: QuantizedTensor) -> PackedWeight:
-    """w [N, K] or [E, N, K] laid out for this CPU's fastest `matmul`; results are those of w itself.
+def pack(w: QuantizedTensor, threads: int | None = None) -> PackedWeight:
+    """w [N, K] or [E, N, K] laid out for this CPU's fastest `matmul` of a few rows (up to 12), as in generation.
 
-    Costs at most the size of w, tensor by tensor. Raises TypeError for anything but a QuantizedTensor, ValueError for
-    one that is not a matrix.
+    Costs as many bytes as w has, which may be let go afterwards: pack tensor by tensor while loading. Results are those
+    of w within the last bits. Products of many rows put the rows of blocks together again as they go, which costs
+    them a few percent. Raises TypeError for anything but a QuantizedTensor, ValueError for one that is not a matrix.
     """
-    return PackedWeight(w)
+    return PackedWeight(w, threads)
 
 
 def matmul(
@@ -89,18 +103,21 @@ def matmul(
         experts: for each row of x the index of its matrix in w, integers [...] in 0..E-1 (mixture of experts).
 
     Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Five
-    and more rows of x with the same matrix are summed in another order than fewer: results then differ in the last
-    bits (within 1e-5 of the largest product), but not with what other rows there are.
+    and more rows of x with the same matrix (13 and more with a PackedWeight in strips) are summed in another order
+    than fewer: results then differ in the last bits (within 1e-5 of the largest product), but not with what other
+    rows there are.
     """
     if experts is None and (type(w) is QuantizedTensor or type(w) is PackedWeight):
         # What needs no conversion and fits goes straight to the core; the rest is told apart below.
         exact = _PRECISIONS.get(precision)
         if exact is not None:
             threads_wanted = 0 if threads is None else thread_count(threads)
-            done = _core.matmul_plain(x, w._data, w._kind, out, threads_wanted, exact)
+            lanes = w._lanes if type(w) is PackedWeight else 0
+            done = _core.matmul_plain(x, w._data, w._kind, out, threads_wanted, exact, lanes)
             if done is not None:
                 return done
     activations = to_float32(x)
+    lanes = w._lanes if isinstance(w, PackedWeight) else 0
     if isinstance(w, QuantizedTensor | PackedWeight):
         data, kind = w._data, w._format.ggml_type
         if not w._format.implemented:
@@ -125,7 +142,7 @@ def matmul(
         raise BlockquantError(f"precision must be 'int8' or 'float32', got {precision!r}")
     result_shape = (*activations.shape[:-1], shape[-2])
     result = np.empty(result_shape, np.float32) if out is None else check_out(out, result_shape, np.dtype(np.float32))
-    _core.matmul(activations, data, kind, result, thread_count(threads), _PRECISIONS[precision], index)
+    _core.matmul(activations, data, kind, result, thread_count(threads), _PRECISIONS[precision], index, lanes)
     return cast(FloatArray, result)
 
 

@@ -17,6 +17,7 @@ namespace bq {
 void fill_avx512_emulated(KernelTable& table);
 void fill_avx512_matmul_emulated(KernelTable& table);
 void fill_avx512_encode_emulated(KernelTable& table);
+void fill_avx512_strips_emulated(StripKernels& kernels);
 void fill_avx512_bf16_emulated(KernelTable& table);
 }  // namespace bq
 #endif
@@ -77,6 +78,22 @@ std::vector<const KernelTable*> matmul_kernels() {
         return table;
     }();
     if (has_table("neon_dotprod")) tables.push_back(&plain);
+#endif
+    return tables;
+}
+
+std::vector<StripTable> strip_tables() {
+    std::vector<StripTable> tables;
+    for (const KernelTable* table : available_kernels()) tables.push_back({table, &strip_kernels(*table)});
+#if defined(BQ_SIMDE_AVX512)
+    static const StripKernels emulated = [] {
+        StripKernels kernels;
+        fill_avx512_strips_emulated(kernels);
+        return kernels;
+    }();
+    for (const KernelTable* table : runnable_kernels())
+        if (std::strcmp(table->isa, "avx512") == 0 && !has_table("avx512"))
+            tables.push_back({table, &emulated});
 #endif
     return tables;
 }

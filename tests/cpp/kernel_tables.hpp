@@ -7,6 +7,7 @@
 #include "formats/common_form.hpp"
 #include "rng.hpp"
 #include "targets/kernels.hpp"
+#include "targets/strip_kernels.hpp"
 
 namespace bq::test {
 
@@ -15,6 +16,13 @@ std::vector<const KernelTable*> runnable_kernels();
 // And those of an instruction set as they are on a CPU without the extensions that replace some of its
 // products.
 std::vector<const KernelTable*> matmul_kernels();
+
+// The kernels of strips with the table of the same instruction set.
+struct StripTable {
+    const KernelTable* table;
+    const StripKernels* strips;
+};
+std::vector<StripTable> strip_tables();
 
 std::vector<FormatId> implemented_formats();
 

@@ -1,0 +1,172 @@
+// y = x * w^T for a few activation rows with weights laid out in strips (strips.hpp): a lane is a weight row,
+// so that nothing is ever added across lanes, and the scales of all rows are unpacked at once. See README.md.
+#pragma once
+
+#include "matmul/strips.hpp"
+#include "simd/strip_formats.hpp"
+#include "targets/strip_kernels.hpp"
+
+namespace bq {
+namespace {
+
+// A strip against kRows activation rows.
+template <class V, FormatId id, int kRows>
+struct StripDot {
+    using F = Strip<V, id>;
+    using Form = CommonForm<id>;
+    using Bytes = typename V::Bytes;
+    using Ints = typename V::Ints;
+    using Floats = typename V::Floats;
+
+    // Bytes of a block of all rows.
+    static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
+    static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
+    static constexpr int kAheadBytes = 8192;
+
+    const int8_t* q[kRows];
+    const float *scales[kRows], *sums[kRows];
+    const int16_t* whole_sums[kRows];
+    Floats acc[kRows];
+
+    BQ_INLINE StripDot(const Activations& x, int64_t first_row) {
+        for (int r = 0; r < kRows; ++r) {
+            q[r] = x.q + (first_row + r) * x.k;
+            scales[r] = x.scales + (first_row + r) * (x.k / x.run);
+            sums[r] = x.sums + (first_row + r) * (x.k / 16);
+            whole_sums[r] = x.whole_sums + (first_row + r) * (x.k / 16);
+            acc[r] = V::zero();
+        }
+    }
+
+    // Elements 32 g to 32 g + 31 of a block with float scales; they are elements 32 * i of the row and on.
+    template <int g>
+    BQ_INLINE void group(const typename F::Open& o, int64_t i) {
+        Bytes u[8];
+        F::template weights<g>(o, u);
+        for (int r = 0; r < kRows; ++r) {
+            const int8_t* const x = q[r] + 32 * i;
+            const int16_t* const two = whole_sums[r] + 2 * i;
+            const Floats unit = V::splat(scales[r][i]);
+            if constexpr (F::kRuns == 1) {
+                Ints start = V::no_ints();
+                if constexpr (F::kOffset != 0) start = V::dot_pair(start, V::splat_words(-F::kOffset), two);
+                const Floats dot = V::to_floats(V::template dots<F::kTop, 8>(u, x, start));
+                acc[r] = V::mul_add(dot, V::mul(F::template scale<(g % F::kScales)>(o), unit), acc[r]);
+            } else {
+                static_assert(F::kRuns == 2);
+                const Ints low = V::dot_pair(V::no_ints(), V::splat_ints(-F::kOffset & 0xffff), two);
+                const Ints high =
+                    V::dot_pair(V::no_ints(), V::splat_ints(static_cast<int>(-F::kOffset * 65536u)), two);
+                Floats part = V::mul(V::to_floats(V::template dots<F::kTop, 4>(u, x, low)),
+                                     F::template scale<2 * g>(o));
+                part = V::mul_add(V::to_floats(V::template dots<F::kTop, 4>(u + 4, x + 16, high)),
+                                  F::template scale<2 * g + 1>(o), part);
+                acc[r] = V::mul_add(part, unit, acc[r]);
+            }
+            if constexpr (F::kMinima)
+                acc[r] =
+                    V::mul_add(F::minus_minimum(o), V::splat(sums[r][2 * i] + sums[r][2 * i + 1]), acc[r]);
+        }
+    }
+
+    // Elements 32 g to 32 g + 31 of super-block i.
+    template <int g>
+    BQ_INLINE void super_group(const typename F::Open& o, int64_t i, Ints (&total)[kRows],
+                               Ints (&less)[kRows]) {
+        Bytes u[8];
+        F::template weights<g>(o, u);
+        for (int r = 0; r < kRows; ++r) {
+            const int8_t* const x = q[r] + 256 * i + 32 * g;
+            const Ints none = V::no_ints();
+            if constexpr (F::kPairs) {
+                total[r] = V::add(total[r], V::template dots_of_pairs<8>(u, x, F::template less<g>(o)));
+            } else if constexpr (F::kRun == 256) {
+                total[r] = V::add(total[r], V::template dots<F::kTop, 8>(u, x, none));
+            } else if constexpr (F::kRun == 32) {
+                const Ints dot = V::template dots<F::kTop, 8>(u, x, none);
+                total[r] = V::add(total[r], V::mul(dot, F::template scale<g>(o)));
+            } else {
+                const Ints low = V::template dots<F::kTop, 4>(u, x, none);
+                const Ints high = V::template dots<F::kTop, 4>(u + 4, x + 16, none);
+                total[r] = V::add(total[r], V::mul(low, F::template scale<2 * g>(o)));
+                total[r] = V::add(total[r], V::mul(high, F::template scale<2 * g + 1>(o)));
+            }
+            if constexpr (F::kMinima || F::kOffset != 0)
+                less[r] = V::dot_pair(less[r], F::template less<g>(o), whole_sums[r] + 16 * i + 2 * g);
+        }
+    }
+
+    // Part i of kParts of a block that is wanted later: the streams within a block are too short for the
+    // prefetchers of the CPU.
+    template <int kParts>
+    static BQ_INLINE void prefetch_part(const uint8_t* words, int i) {
+        constexpr int kLines = kWords / 64, kPart = (kLines + kParts - 1) / kParts;
+        constexpr int kAhead = (kAheadBytes + kWords - 1) / kWords * kWords;
+        for (int line = i * kPart; line < (i + 1) * kPart && line < kLines; ++line)
+            prefetch<64>(words + kAhead + 64 * line);
+    }
+
+    BQ_INLINE void super_block(const uint8_t* words, const typename F::Open& o, int64_t i) {
+        Ints total[kRows], less[kRows];
+        for (int r = 0; r < kRows; ++r) total[r] = less[r] = V::no_ints();
+        unroll<8>([&](auto g) BQ_INLINE_LAMBDA {
+            prefetch_part<8>(words, g);
+            super_group<decltype(g)::value>(o, i, total, less);
+        });
+        const Floats d = F::d(o);
+        for (int r = 0; r < kRows; ++r) {
+            const Floats scale = V::splat(scales[r][i]);
+            if constexpr (F::kOffset != 0)
+                total[r] = V::sub(total[r], V::mul(less[r], V::splat_ints(F::kOffset)));
+            acc[r] = V::mul_add(V::to_floats(total[r]), V::mul(d, scale), acc[r]);
+            if constexpr (F::kMinima)
+                acc[r] = V::mul_sub_from(V::to_floats(less[r]), V::mul(F::dmin(o), scale), acc[r]);
+        }
+    }
+
+    BQ_INLINE void strip(const uint8_t* words, int64_t blocks, float* y, int64_t ldy) {
+        const uint8_t* headers = words + kWords * blocks;
+        for (int64_t b = 0; b < blocks; ++b, words += kWords, headers += kHeaders) {
+            const typename F::Open o(words, headers);
+            if constexpr (F::kSuper) {
+                super_block(words, o, b);
+            } else {
+                prefetch_part<1>(words, 0);
+                unroll<Form::elements / 32>([&](auto g) BQ_INLINE_LAMBDA {
+                    group<decltype(g)::value>(o, b * (Form::elements / 32) + g);
+                });
+            }
+        }
+        for (int r = 0; r < kRows; ++r) V::store(y + r * ldy, acc[r]);
+    }
+};
+
+template <class V, FormatId id>
+void matmul_strips(const uint8_t* strips, int64_t row_bytes, int64_t begin, int64_t end, const Activations& x,
+                   float* y, int64_t ldy) {
+    const int64_t blocks = x.k / CommonForm<id>::elements;
+    const auto pass = [&](auto rows, int64_t r) BQ_INLINE_LAMBDA {
+        for (int64_t i = begin; i < end; ++i)
+            StripDot<V, id, decltype(rows)::value>(x, r).strip(strips + i * V::kLanes * row_bytes, blocks,
+                                                               y + r * ldy + i * V::kLanes, ldy);
+    };
+    int64_t r = 0;
+    for (; r + 8 <= x.rows; r += 8) pass(Index<8>{}, r);
+    if (r + 4 <= x.rows) {
+        pass(Index<4>{}, r);
+        r += 4;
+    }
+    if (r + 2 <= x.rows) {
+        pass(Index<2>{}, r);
+        r += 2;
+    }
+    if (r < x.rows) pass(Index<1>{}, r);
+}
+
+template <class V>
+void transpose_activations(const int8_t* from, int8_t* to, int64_t count) {
+    for (int64_t i = 0; i < count; i += 32) V::transpose(from + i, to + i);
+}
+
+}  // namespace
+}  // namespace bq

@@ -1,0 +1,150 @@
+// What the products of strips need of AVX-512 VNNI; a vector has a word of four bytes for each of 16 weight
+// rows.
+//
+//   load, splat            64 bytes; a byte, 16 bits, a float everywhere
+//   shifted<n>             n bits down (up if negative) within 16 bits: bits of other fields come along
+//   field<n>               the same, masked
+//   select(mask, a, b)     bits of a where those of the mask are set, else of b
+//   levels, look_up        a table of sixteen bytes, and its entries of low nibbles (bits 4 to 6 must be 0)
+//   pick<i>, pick_pair<i>  byte i of each word as 32 bits; bytes i and j as two words of 16; `signed_` for
+//                          signed bytes
+//   int_field<n>           (a >> n) & mask in 32 bits (<< if n is negative); word_twice  the low 16 bits
+//   twice dots                   kSteps vectors of weights 0..kTop with 4 * kSteps activations dot_pair two
+//   words of 16 bits with two sums, added on
+#pragma once
+
+#include "simd/avx512.hpp"
+
+namespace bq {
+namespace {
+
+struct StripAvx512 {
+    using Bytes = __m512i;
+    using Ints = __m512i;
+    using Floats = __m512;
+    static constexpr int kLanes = 16;
+    static constexpr bool kRaised = true;  // weights of eight signed bits are raised by 128
+
+    static BQ_INLINE Bytes load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    static BQ_INLINE Bytes splat(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
+    static BQ_INLINE Bytes splat_words(int word) { return _mm512_set1_epi16(static_cast<short>(word)); }
+    static BQ_INLINE Bytes splat_ints(int value) { return _mm512_set1_epi32(value); }
+    template <int kShift>
+    static BQ_INLINE Bytes shifted(Bytes a) {
+        if constexpr (kShift > 0) return _mm512_srli_epi16(a, kShift);
+        if constexpr (kShift < 0) return _mm512_slli_epi16(a, -kShift);
+        return a;
+    }
+    template <int kShift>
+    static BQ_INLINE Bytes field(Bytes a, int mask) {
+        return _mm512_and_si512(shifted<kShift>(a), splat(mask));
+    }
+    static BQ_INLINE Bytes select(Bytes mask, Bytes a, Bytes b) {
+        return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
+    }
+    // (a & mask) | b
+    static BQ_INLINE Bytes masked_or(Bytes a, int mask, Bytes b) {
+        return _mm512_ternarylogic_epi32(a, splat(mask), b, 0xea);
+    }
+    static BQ_INLINE Bytes sub_bytes(Bytes a, Bytes b) { return _mm512_sub_epi8(a, b); }
+    static BQ_INLINE Bytes raised(Bytes a) { return _mm512_xor_si512(a, splat(0x80)); }
+    static BQ_INLINE Bytes levels(const int8_t (&table)[16], int raise) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+        return _mm512_broadcast_i32x4(_mm_add_epi8(bytes, _mm_set1_epi8(static_cast<char>(raise))));
+    }
+    static BQ_INLINE Bytes look_up(Bytes table, Bytes nibbles) { return _mm512_shuffle_epi8(table, nibbles); }
+
+    template <int i>
+    static BQ_INLINE Ints pick(Bytes a) {
+        return _mm512_shuffle_epi8(a, each_word(static_cast<int>(0x80808000u) | i));
+    }
+    template <int i>
+    static BQ_INLINE Ints pick_signed(Bytes a) {
+        return i == 3 ? _mm512_srai_epi32(a, 24) : _mm512_srai_epi32(_mm512_slli_epi32(a, 24 - 8 * i), 24);
+    }
+    template <int i, int j>
+    static BQ_INLINE Ints pick_pair(Bytes a) {
+        return _mm512_shuffle_epi8(a, each_word(static_cast<int>(0x80008000u) | j << 16 | i));
+    }
+    template <int i, int j>
+    static BQ_INLINE Ints pick_signed_pair(Bytes a) {
+        return _mm512_srai_epi16(pick_high_pair<i, j>(a), 8);
+    }
+    // Bytes i and j as the upper halves of two words of 16 bits.
+    template <int i, int j>
+    static BQ_INLINE Ints pick_high_pair(Bytes a) {
+        return _mm512_shuffle_epi8(a, each_word(0x00800080 | j << 24 | i << 8));
+    }
+
+    // Of 32 bits.
+    template <int kShift>
+    static BQ_INLINE Ints int_field(Ints a, int mask) {
+        const __m512i moved = kShift >= 0 ? _mm512_srli_epi32(a, kShift >= 0 ? kShift : 0)
+                                          : _mm512_slli_epi32(a, kShift >= 0 ? 0 : -kShift);
+        return _mm512_and_si512(moved, splat_ints(mask));
+    }
+    static BQ_INLINE Ints word_twice(Ints a) {
+        return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(a, 16));
+    }
+
+    static BQ_INLINE Ints no_ints() { return _mm512_setzero_si512(); }
+    static BQ_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+    static BQ_INLINE Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+    static BQ_INLINE Ints mul(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
+    static BQ_INLINE Ints dot_pair(Ints sum, Ints words, const int16_t* two) {
+        return _mm512_dpwssd_epi32(sum, words, _mm512_set1_epi32(load_as<int32_t>(two)));
+    }
+    template <int kTop, int kSteps>
+    static BQ_INLINE Ints dots(const Bytes* u, const int8_t* x, Ints sum) {
+        unroll<kSteps>([&](auto i) BQ_INLINE_LAMBDA {
+            sum = _mm512_dpbusd_epi32(sum, u[i], _mm512_set1_epi32(load_as<int32_t>(x + 4 * i)));
+        });
+        return sum;
+    }
+
+    static BQ_INLINE Floats zero() { return _mm512_setzero_ps(); }
+    static BQ_INLINE Floats splat(float value) { return _mm512_set1_ps(value); }
+    static BQ_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+    static BQ_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+    static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+    static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
+    static BQ_INLINE Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
+    static BQ_INLINE Floats f16(const uint8_t* p) { return _mm512_cvtph_ps(Avx2::load(p)); }
+    static BQ_INLINE Ints u16(const uint8_t* p) { return _mm512_cvtepu16_epi32(Avx2::load(p)); }
+    static BQ_INLINE Floats half_of_e8m0(const uint8_t* p) {
+        const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+        return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(
+            normal, _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), _mm512_set1_epi32(0x00200000), e));
+    }
+    // Of 32 bits each.
+    static BQ_INLINE Floats half_of_ue4m3(Ints a) {
+        const __m512i bits = _mm512_and_si512(a, _mm512_set1_epi32(0x7f));
+        const __mmask16 number = _mm512_cmpneq_epi32_mask(bits, _mm512_set1_epi32(0x7f));
+        return _mm512_maskz_mul_ps(number, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 20)),
+                                   _mm512_set1_ps(0x1p119f));
+    }
+    static BQ_INLINE void store(float* p, Floats a) { _mm512_storeu_ps(p, a); }
+
+    // Elements 8 i + j of 32 to 4 j + i.
+    static BQ_INLINE void transpose(const int8_t* from, int8_t* to) {
+        const __m256i a = Avx2::load(from);
+        const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1,
+                                               9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+        const __m256i mixed = _mm256_shuffle_epi8(a, pairs);
+        const __m128i low = _mm256_castsi256_si128(mixed), high = _mm256_extracti128_si256(mixed, 1);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_unpacklo_epi16(low, high));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16), _mm_unpackhi_epi16(low, high));
+    }
+
+  private:
+    // The control of a shuffle of bytes, for each word the same but for the place of the word.
+    static BQ_INLINE __m512i each_word(int control) {
+        const __m128i words =
+            _mm_add_epi8(_mm_set1_epi32(control), _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+        return _mm512_broadcast_i32x4(words);
+    }
+};
+
+}  // namespace
+}  // namespace bq

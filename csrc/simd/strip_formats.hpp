@@ -1,0 +1,458 @@
+// How the formats lie in strips (matmul/strips.hpp), for the products of few rows: a format opens block after
+// block of all rows of a strip at once.
+//
+//   kTop         the largest of its integers, which are unsigned and kOffset above the values
+//   kTransposed  in which order it takes the activations (StripLayout)
+//   Open         what a block keeps over its runs; made of its words and its headers
+//   weights<g>   of elements 32 g to 32 g + 31 the eight vectors of integers
+//
+// Blocks with float scales (kSuper false), one or two runs in 32 elements:
+//   kRuns, scale<j>  the scale of run j, j from 0 on in the block, as many as there are or one for all
+//   minimum          if kMinima
+// Super-blocks of 256 (kSuper true), value = d * scale * integer - dmin * minimum:
+//   kRun        16 or 32 elements; 256 if all scales are 1
+//   scale<j>    of run j, 32 bits
+//   less<g>     two words of 16 bits, for the two halves of the 32 elements: scales, if there is an offset,
+//   or
+//               minima
+//   kPairs      the runs of 16 alternate within the vectors: less<g> has the scales that belong to the two
+//   pairs d, dmin
+#pragma once
+
+#include "formats/common_form.hpp"
+#include "simd/common.hpp"
+
+namespace bq {
+namespace {
+
+template <class V, FormatId id>
+struct Strip {
+    static constexpr bool kKnown = false;
+};
+
+// ---- blocks with float scales
+
+struct PlainStrip {
+    static constexpr bool kKnown = true, kSuper = false, kTransposed = false, kMinima = false;
+    static constexpr int kRuns = 1, kScales = 1;
+};
+
+template <class V>
+struct F16ScaledStrip : PlainStrip {
+    struct Open {
+        const uint8_t* words;
+        typename V::Floats d;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* headers) : words(w), d(V::f16(headers)) {}
+    };
+    template <int j>
+    static BQ_INLINE typename V::Floats scale(const Open& o) {
+        return o.d;
+    }
+};
+template <class V>
+struct F16MinimaStrip : PlainStrip {
+    static constexpr bool kMinima = true;
+    struct Open {
+        const uint8_t* words;
+        typename V::Floats d, m;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* headers)
+            : words(w), d(V::f16(headers)), m(V::f16(headers + 2 * V::kLanes)) {}
+    };
+    template <int j>
+    static BQ_INLINE typename V::Floats scale(const Open& o) {
+        return o.d;
+    }
+    // The formats add theirs.
+    static BQ_INLINE typename V::Floats minus_minimum(const Open& o) { return o.m; }
+};
+
+template <class V>
+BQ_INLINE typename V::Bytes strip_word(const uint8_t* words, int i) {
+    return V::load(words + 4 * V::kLanes * i);
+}
+
+// Four words of nibbles: the low ones are elements 4 i to 4 i + 3, the high ones those 16 above.
+template <class V, class Bytes = typename V::Bytes>
+BQ_INLINE void strip_nibbles(const uint8_t* words, Bytes (&u)[8]) {
+    unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
+        const Bytes word = strip_word<V>(words, i);
+        u[i] = V::template field<0>(word, 15);
+        u[4 + i] = V::template field<4>(word, 15);
+    });
+}
+// The same as entries of a table.
+template <class V, class Bytes = typename V::Bytes>
+BQ_INLINE void strip_levels(const uint8_t* words, Bytes table, Bytes (&u)[8]) {
+    strip_nibbles<V>(words, u);
+    unroll<8>([&](auto i) BQ_INLINE_LAMBDA { u[i] = V::look_up(table, u[i]); });
+}
+// One word of fifth bits, of elements 4 i to 4 i + 3 at bit i of each byte, and four of nibbles.
+template <class V, class Bytes = typename V::Bytes>
+BQ_INLINE void strip_five_bits(const uint8_t* words, Bytes (&u)[8]) {
+    const Bytes high = strip_word<V>(words, 0);
+    strip_nibbles<V>(words + 4 * V::kLanes, u);
+    unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+        u[i] = V::masked_or(V::template shifted<decltype(i)::value - 4>(high), 16, u[i]);
+    });
+}
+
+template <class V>
+struct Strip<V, FormatId::Q4_0> : F16ScaledStrip<V> {
+    static constexpr int kTop = 15, kOffset = 8;
+    using typename F16ScaledStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        strip_nibbles<V>(o.words, u);
+    }
+};
+template <class V>
+struct Strip<V, FormatId::Q4_1> : F16MinimaStrip<V> {
+    static constexpr int kTop = 15, kOffset = 0;
+    using typename F16MinimaStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        strip_nibbles<V>(o.words, u);
+    }
+};
+template <class V>
+struct Strip<V, FormatId::Q5_0> : F16ScaledStrip<V> {
+    static constexpr int kTop = 31, kOffset = 16;
+    using typename F16ScaledStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        strip_five_bits<V>(o.words, u);
+    }
+};
+template <class V>
+struct Strip<V, FormatId::Q5_1> : F16MinimaStrip<V> {
+    static constexpr int kTop = 31, kOffset = 0;
+    using typename F16MinimaStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        strip_five_bits<V>(o.words, u);
+    }
+};
+
+// Where eight signed bits can be raised, they are.
+template <class V>
+struct SignedStrip {
+    static constexpr int kTop = 255, kOffset = V::kRaised ? 128 : 0;
+};
+
+template <class V>
+struct Strip<V, FormatId::Q8_0> : F16ScaledStrip<V>, SignedStrip<V> {
+    using typename F16ScaledStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA { u[i] = V::raised(strip_word<V>(o.words, i)); });
+    }
+};
+template <class V>
+struct Strip<V, FormatId::IQ4_NL> : F16ScaledStrip<V>, SignedStrip<V> {
+    using typename F16ScaledStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        strip_levels<V>(o.words, V::levels(iq4::kLevels, SignedStrip<V>::kOffset), u);
+    }
+};
+template <class V>
+struct Strip<V, FormatId::MXFP4> : PlainStrip {
+    static constexpr int kTop = 24, kOffset = 12;
+    struct Open {
+        const uint8_t* words;
+        typename V::Floats d;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* headers) : words(w), d(V::half_of_e8m0(headers)) {}
+    };
+    template <int j>
+    static BQ_INLINE typename V::Floats scale(const Open& o) {
+        return o.d;
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        strip_levels<V>(o.words, V::levels(fp4::kDoubled, kOffset), u);
+    }
+};
+template <class V>
+struct Strip<V, FormatId::NVFP4> : PlainStrip {
+    static constexpr int kTop = 24, kOffset = 12, kRuns = 2, kScales = 4;
+    struct Open {
+        const uint8_t* words;
+        typename V::Bytes scales;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t*) : words(w), scales(strip_word<V>(w, 0)) {}
+    };
+    template <int j>
+    static BQ_INLINE typename V::Floats scale(const Open& o) {
+        return V::half_of_ue4m3(V::template pick<j>(o.scales));
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        using Bytes = typename V::Bytes;
+        const Bytes table = V::levels(fp4::kDoubled, kOffset);
+        unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
+            const Bytes word = strip_word<V>(o.words, 1 + 4 * g + i);
+            constexpr int at = decltype(i)::value / 2 * 4 + decltype(i)::value % 2;
+            u[at] = V::look_up(table, V::template field<0>(word, 15));
+            u[at + 2] = V::look_up(table, V::template field<4>(word, 15));
+        });
+    }
+};
+// Bits doubled, so that the offset is one.
+template <class V>
+struct Strip<V, FormatId::Q1_0> : F16ScaledStrip<V> {
+    static constexpr int kTop = 2, kOffset = 1;
+    static constexpr bool kTransposed = true;
+    using typename F16ScaledStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        const auto word = strip_word<V>(o.words, g);
+        unroll<8>([&](auto i)
+                      BQ_INLINE_LAMBDA { u[i] = V::template field<decltype(i)::value - 1>(word, 2); });
+    }
+};
+template <class V>
+struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
+    static constexpr int kTop = 3, kOffset = 1;
+    static constexpr bool kTransposed = true;
+    using typename F16ScaledStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            constexpr int half = decltype(i)::value / 4, shift = decltype(i)::value % 4 * 2;
+            u[i] = V::template field<shift>(strip_word<V>(o.words, 2 * g + half), 3);
+        });
+    }
+};
+
+// ---- super-blocks
+
+struct SuperStrip {
+    static constexpr bool kKnown = true, kSuper = true, kTransposed = false, kMinima = false, kPairs = false;
+    static constexpr int kRun = 32, kOffset = 0;
+};
+
+// Field `part` of 0 to 3 of pairs of bits, of the words of a half.
+template <int part, class V>
+BQ_INLINE typename V::Bytes two_bits(typename V::Bytes word) {
+    return V::template field<2 * part>(word, 3);
+}
+
+template <class V>
+struct Strip<V, FormatId::Q2_K> : SuperStrip {
+    static constexpr int kTop = 3, kRun = 16;
+    static constexpr bool kMinima = true;
+    struct Open {
+        const uint8_t *words, *headers;
+        typename V::Bytes stored[4];
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {
+            for (int i = 0; i < 4; ++i) stored[i] = strip_word<V>(w, i);
+        }
+    };
+    template <int j>
+    static BQ_INLINE typename V::Ints scale(const Open& o) {
+        return V::template pick<j % 4>(V::template field<0>(o.stored[j / 4], 15));
+    }
+    template <int g>
+    static BQ_INLINE typename V::Ints less(const Open& o) {
+        return V::template pick_pair<2 * g % 4, 2 * g % 4 + 1>(V::template field<4>(o.stored[g / 2], 15));
+    }
+    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
+    static BQ_INLINE typename V::Floats dmin(const Open& o) { return V::f16(o.headers + 2 * V::kLanes); }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            u[i] = two_bits<g % 4, V>(strip_word<V>(o.words, 4 + g / 4 * 8 + i));
+        });
+    }
+};
+
+template <class V>
+struct Strip<V, FormatId::TQ2_0> : SuperStrip {
+    static constexpr int kTop = 3, kRun = 256, kOffset = 1;
+    struct Open {
+        const uint8_t *words, *headers;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
+    };
+    template <int g>
+    static BQ_INLINE typename V::Ints less(const Open&) {
+        return V::splat_words(1);
+    }
+    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i)
+                      BQ_INLINE_LAMBDA { u[i] = two_bits<g % 4, V>(strip_word<V>(o.words, g / 4 * 8 + i)); });
+    }
+};
+
+// Scales in signed bytes, in order, four to a word.
+template <class V, int kWords>
+struct ByteScales {
+    typename V::Bytes stored[kWords];
+    template <int j>
+    BQ_INLINE typename V::Ints scale() const {
+        return V::template pick_signed<j % 4>(stored[j / 4]);
+    }
+    // Of runs of 16.
+    template <int g>
+    BQ_INLINE typename V::Ints pair() const {
+        return V::template pick_signed_pair<2 * g % 4, 2 * g % 4 + 1>(stored[g / 2]);
+    }
+    // Of runs of 32.
+    template <int g>
+    BQ_INLINE typename V::Ints twice() const {
+        return V::template pick_signed_pair<g % 4, g % 4>(stored[g / 4]);
+    }
+};
+
+template <class V>
+struct Strip<V, FormatId::Q3_K> : SuperStrip {
+    static constexpr int kTop = 7, kRun = 16, kOffset = 4;
+    struct Open {
+        const uint8_t *words, *headers;
+        ByteScales<V, 4> scales;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {
+            using Bytes = typename V::Bytes;
+            // Low nibbles of scales 0 to 3 and 8 to 11 in the first word, high pairs in the third.
+            const Bytes low[2] = {strip_word<V>(w, 24), strip_word<V>(w, 25)}, high = strip_word<V>(w, 26);
+            unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
+                constexpr int part = decltype(i)::value;
+                const Bytes nibbles = V::template field<part / 2 * 4>(low[part % 2], 15);
+                const Bytes whole = V::masked_or(V::template shifted<2 * part - 4>(high), 48, nibbles);
+                scales.stored[part] = V::sub_bytes(whole, V::splat(32));
+            });
+        }
+    };
+    template <int j>
+    static BQ_INLINE typename V::Ints scale(const Open& o) {
+        return o.scales.template scale<j>();
+    }
+    template <int g>
+    static BQ_INLINE typename V::Ints less(const Open& o) {
+        return o.scales.template pair<g>();
+    }
+    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            const auto low = two_bits<g % 4, V>(strip_word<V>(o.words, 8 + g / 4 * 8 + i));
+            u[i] = V::masked_or(V::template shifted<g - 2>(strip_word<V>(o.words, i)), 4, low);
+        });
+    }
+};
+
+// The six-bit scales and minima of Q4_K and Q5_K as bytes.
+template <class V>
+struct SixBitStrip {
+    typename V::Bytes scales[2], minima[2];
+    BQ_INLINE explicit SixBitStrip(const uint8_t* words) {
+        const auto a = strip_word<V>(words, 0), b = strip_word<V>(words, 1), c = strip_word<V>(words, 2);
+        scales[0] = V::template field<0>(a, 63);
+        minima[0] = V::template field<0>(b, 63);
+        scales[1] = V::masked_or(V::template shifted<2>(a), 48, V::template field<0>(c, 15));
+        minima[1] = V::masked_or(V::template shifted<2>(b), 48, V::template field<4>(c, 15));
+    }
+};
+
+template <class V>
+struct SixBitSuperStrip : SuperStrip {
+    static constexpr bool kMinima = true;
+    struct Open {
+        const uint8_t *words, *headers;
+        SixBitStrip<V> six;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h), six(w) {}
+    };
+    template <int j>
+    static BQ_INLINE typename V::Ints scale(const Open& o) {
+        return V::template pick<j % 4>(o.six.scales[j / 4]);
+    }
+    template <int g>
+    static BQ_INLINE typename V::Ints less(const Open& o) {
+        return V::template pick_pair<g % 4, g % 4>(o.six.minima[g / 4]);
+    }
+    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
+    static BQ_INLINE typename V::Floats dmin(const Open& o) { return V::f16(o.headers + 2 * V::kLanes); }
+};
+
+template <class V>
+struct Strip<V, FormatId::Q4_K> : SixBitSuperStrip<V> {
+    static constexpr int kTop = 15;
+    using typename SixBitSuperStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            u[i] = V::template field<g % 2 * 4>(strip_word<V>(o.words, 3 + g / 2 * 8 + i), 15);
+        });
+    }
+};
+template <class V>
+struct Strip<V, FormatId::Q5_K> : SixBitSuperStrip<V> {
+    static constexpr int kTop = 31;
+    using typename SixBitSuperStrip<V>::Open;
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            const auto low = V::template field<g % 2 * 4>(strip_word<V>(o.words, 11 + g / 2 * 8 + i), 15);
+            u[i] = V::masked_or(V::template shifted<g - 4>(strip_word<V>(o.words, 3 + i)), 16, low);
+        });
+    }
+};
+
+template <class V>
+struct Strip<V, FormatId::Q6_K> : SuperStrip {
+    static constexpr int kTop = 63, kRun = 16, kOffset = 32;
+    struct Open {
+        const uint8_t *words, *headers;
+        ByteScales<V, 4> scales;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {
+            for (int i = 0; i < 4; ++i) scales.stored[i] = strip_word<V>(w, 48 + i);
+        }
+    };
+    template <int j>
+    static BQ_INLINE typename V::Ints scale(const Open& o) {
+        return o.scales.template scale<j>();
+    }
+    template <int g>
+    static BQ_INLINE typename V::Ints less(const Open& o) {
+        return o.scales.template pair<g>();
+    }
+    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            constexpr int half = g / 4, part = g % 4;
+            const auto low =
+                V::template field<part / 2 * 4>(strip_word<V>(o.words, 16 * half + 8 * (part % 2) + i), 15);
+            u[i] = V::masked_or(V::template shifted<2 * part - 4>(strip_word<V>(o.words, 32 + 8 * half + i)),
+                                48, low);
+        });
+    }
+};
+
+template <class V>
+struct Strip<V, FormatId::IQ4_XS> : SuperStrip, SignedStrip<V> {
+    static constexpr int kOffset = SignedStrip<V>::kOffset;
+    struct Open {
+        const uint8_t *words, *headers;
+        typename V::Ints low, high;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h)
+            : words(w), headers(h), low(strip_word<V>(w, 0)), high(V::u16(h + 2 * V::kLanes)) {}
+    };
+    template <int j>
+    static BQ_INLINE typename V::Ints scale(const Open& o) {
+        const auto low = V::template int_field<4 * j>(o.low, 15);
+        const auto high = V::template int_field<2 * j - 4>(o.high, 48);
+        return V::sub(V::add(low, high), V::splat_ints(32));
+    }
+    template <int g>
+    static BQ_INLINE typename V::Ints less(const Open& o) {
+        return V::word_twice(scale<g>(o));
+    }
+    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+        strip_levels<V>(o.words + 4 * V::kLanes * (1 + 4 * g), V::levels(iq4::kLevels, kOffset), u);
+    }
+};
+
+}  // namespace
+}  // namespace bq

@@ -1,0 +1,346 @@
+// The products of strips of the grid formats and of TQ1_0 with AVX-512 VBMI. A vector holds the indices of
+// four points of each of 16 weight rows; what is found for them are elements i, 8 + i, 16 + i and 24 + i of
+// 32, which is why these formats take the activations transposed. Described in strip_formats.hpp; tables in
+// codebooks/strip_tables.hpp.
+#pragma once
+
+#include "formats/codebooks/strip_tables.hpp"
+#include "simd/strip_avx512.hpp"
+#include "simd/strip_formats.hpp"
+#include "simd/vbmi.hpp"
+
+namespace bq {
+namespace {
+
+struct StripVbmi : StripAvx512 {
+    // The sums of pairs of products, times the two words of 16 bits of each lane. Pairs fit int16.
+    template <int kSteps>
+    static BQ_INLINE Ints dots_of_pairs(const Bytes* u, const int8_t* x, Ints words) {
+        Ints sum = no_ints();
+        unroll<kSteps>([&](auto i) BQ_INLINE_LAMBDA {
+            const __m512i pairs = _mm512_maddubs_epi16(u[i], _mm512_set1_epi32(load_as<int32_t>(x + 4 * i)));
+            sum = _mm512_dpwssd_epi32(sum, pairs, words);
+        });
+        return sum;
+    }
+    // A table of sixteen entries again and again: only the low four bits of the indices count.
+    static BQ_INLINE Bytes repeated(const codebooks::StripLevels& table) {
+        return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table.at)));
+    }
+    static BQ_INLINE Bytes look_up_low_bits(Bytes table, Bytes indices) {
+        return _mm512_permutexvar_epi8(indices, table);
+    }
+    // Fields of `step` bits of each word, from bit `from` on, to the low bits of its bytes.
+    static BQ_INLINE Bytes spread(Bytes words, int from, int step) {
+        const int64_t first = int64_t{from} * 0x0101010101010101;
+        const int64_t fields = 0x0302010003020100 * step + 0x2020202000000000;
+        return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(first + fields), words);
+    }
+    static BQ_INLINE __mmask64 top_bits(Bytes a) { return _mm512_movepi8_mask(a); }
+    static BQ_INLINE __mmask64 has(Bytes a, int bit) { return _mm512_test_epi8_mask(a, splat(1 << bit)); }
+    // (a & mask) | ones, in 32 bits.
+    static BQ_INLINE Ints odd(Ints a, int mask, int ones) {
+        return _mm512_ternarylogic_epi32(a, splat_ints(mask), splat_ints(ones), 0xea);
+    }
+    // Odd scales from the two nibbles of byte i, as two words of 16 bits.
+    template <int i>
+    static BQ_INLINE Ints odd_pair(Bytes words) {
+        const __m512i high = pick_high_pair<i, i>(words);
+        return odd(_mm512_srlv_epi16(high, splat_ints(11 << 16 | 7)), 30 << 16 | 30, 1 << 16 | 1);
+    }
+};
+
+// IQ2: from two vectors of four two-bit codes, those of elements 0, 1, 4, 5 and of 2, 3, 6, 7, and one of
+// signs.
+BQ_INLINE void iq2_points(__m512i first, __m512i last, __m512i signs, __m512i (&u)[8]) {
+    using V = StripVbmi;
+    const __m512i table = V::repeated(codebooks::kIq2Levels), codes = V::splat(0x33);
+    // Code and sign of element e in the low nibble, of element 4 + e in the high one; bit 3 of either is
+    // whatever it is.
+    const auto pair = [&](auto e, __m512i code) BQ_INLINE_LAMBDA {
+        constexpr int at = decltype(e)::value;
+        const __m512i both = V::select(codes, code, V::shifted<at - 2>(signs));
+        u[at] = V::look_up_low_bits(table, both);
+        u[at + 4] = V::look_up_low_bits(table, V::shifted<4>(both));
+    };
+    pair(Index<0>{}, first);
+    pair(Index<1>{}, V::shifted<2>(first));
+    pair(Index<2>{}, last);
+    pair(Index<3>{}, V::shifted<2>(last));
+}
+
+struct Iq2Strip : SuperStrip {
+    static constexpr bool kTransposed = true;
+    static constexpr int kTop = 86, kOffset = 43;
+    struct Open {
+        const uint8_t *words, *headers;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
+    };
+    static BQ_INLINE __m512 d(const Open& o) {
+        return StripVbmi::mul(StripVbmi::f16(o.headers), StripVbmi::splat(0.125f));
+    }
+};
+
+template <>
+struct Strip<StripVbmi, FormatId::IQ2_XXS> : Iq2Strip {
+    using V = StripVbmi;
+    template <int j>
+    static BQ_INLINE __m512i scale(const Open& o) {
+        return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 2 * j + 1), 27), 30, 1);
+    }
+    template <int g>
+    static BQ_INLINE __m512i less(const Open& o) {
+        return V::word_twice(scale<g>(o));
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        const __m512i index = strip_word<V>(o.words, 2 * g);
+        const __m512i signs = V::spread(strip_word<V>(o.words, 2 * g + 1), 0, 7);
+        const __mmask64 bits[1] = {V::top_bits(index)};
+        const auto& table = codebooks::iq2_xxs::kStrip.at;
+        iq2_points(look_up<2>(table[0], index, bits), look_up<2>(table[1], index, bits),
+                   look_up<1>(codebooks::kEvenSigns.at, signs, nullptr), u);
+    }
+};
+
+template <>
+struct Strip<StripVbmi, FormatId::IQ2_XS> : Iq2Strip {
+    using V = StripVbmi;
+    static constexpr bool kPairs = true;
+    template <int g>
+    static BQ_INLINE __m512i less(const Open& o) {
+        return V::odd_pair<g % 4>(strip_word<V>(o.words, 16 + g / 4));
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        const __m512i low = strip_word<V>(o.words, 2 * g), high = strip_word<V>(o.words, 2 * g + 1);
+        const __mmask64 bits[2] = {V::top_bits(low), V::has(high, 0)};
+        const auto& table = codebooks::iq2_xs::kStrip.at;
+        iq2_points(look_up<4>(table[0], low, bits), look_up<4>(table[1], low, bits),
+                   look_up<1>(codebooks::kEvenSigns.at, V::shifted<1>(high), nullptr), u);
+    }
+};
+
+template <>
+struct Strip<StripVbmi, FormatId::IQ2_S> : Iq2Strip {
+    using V = StripVbmi;
+    static constexpr bool kPairs = true;
+    template <int g>
+    static BQ_INLINE __m512i less(const Open& o) {
+        return V::odd_pair<g % 4>(strip_word<V>(o.words, 18 + g / 4));
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        const __m512i low = strip_word<V>(o.words, g);
+        const __m512i high = V::spread(strip_word<V>(o.words, 16 + g / 4), 8 * (g % 4), 2);
+        const __mmask64 bits[3] = {V::top_bits(low), V::has(high, 0), V::has(high, 1)};
+        const auto& table = codebooks::iq2_s::kStrip.at;
+        iq2_points(look_up<8>(table[0], low, bits), look_up<8>(table[1], low, bits),
+                   strip_word<V>(o.words, 8 + g), u);
+    }
+};
+
+// IQ3: from the codes of elements 0 and 1, 2 and 3, and so on, and the signs of the even elements and the odd
+// ones.
+BQ_INLINE void iq3_points(const __m512i (&codes)[4], __m512i signs, const codebooks::StripLevels& levels,
+                          __m512i (&u)[8]) {
+    using V = StripVbmi;
+    const __m512i table = V::repeated(levels), mask = V::splat(0x77);
+    unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
+        const __m512i both = V::select(mask, codes[i], V::shifted<decltype(i)::value - 3>(signs));
+        u[2 * i] = V::look_up_low_bits(table, both);
+        u[2 * i + 1] = V::look_up_low_bits(table, V::shifted<4>(both));
+    });
+}
+
+struct Iq3Strip : SuperStrip {
+    static constexpr bool kTransposed = true;
+    struct Open {
+        const uint8_t *words, *headers;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
+    };
+};
+
+template <>
+struct Strip<StripVbmi, FormatId::IQ3_XXS> : Iq3Strip {
+    using V = StripVbmi;
+    static constexpr int kTop = 124, kOffset = 62;
+    static BQ_INLINE __m512 d(const Open& o) { return V::mul(V::f16(o.headers), V::splat(0.25f)); }
+    template <int j>
+    static BQ_INLINE __m512i scale(const Open& o) {
+        return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 16 + j), 27), 30, 1);
+    }
+    template <int g>
+    static BQ_INLINE __m512i less(const Open& o) {
+        return V::word_twice(scale<g>(o));
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        const __m512i even = strip_word<V>(o.words, 2 * g), odd = strip_word<V>(o.words, 2 * g + 1);
+        const __mmask64 of_even[1] = {V::top_bits(even)}, of_odd[1] = {V::top_bits(odd)};
+        const auto& table = codebooks::iq3_xxs::kStrip.at;
+        const __m512i codes[4] = {look_up<2>(table[0], even, of_even), look_up<2>(table[1], even, of_even),
+                                  look_up<2>(table[0], odd, of_odd), look_up<2>(table[1], odd, of_odd)};
+        const __m512i signs = V::spread(strip_word<V>(o.words, 16 + g), 0, 7);
+        iq3_points(codes, look_up<1>(codebooks::kEvenSignsEvenFirst.at, signs, nullptr),
+                   codebooks::kIq3XxsLevels, u);
+    }
+};
+
+template <>
+struct Strip<StripVbmi, FormatId::IQ3_S> : Iq3Strip {
+    using V = StripVbmi;
+    static constexpr int kTop = 31, kOffset = 16;
+    static BQ_INLINE __m512 d(const Open& o) { return V::f16(o.headers); }
+    template <int j>
+    static BQ_INLINE __m512i scale(const Open& o) {
+        const __m512i words = strip_word<V>(o.words, 26);
+        if constexpr (j == 0) return V::odd(_mm512_slli_epi32(words, 1), 30, 1);
+        return V::odd(_mm512_srli_epi32(words, 4 * j - 1), 30, 1);
+    }
+    template <int g>
+    static BQ_INLINE __m512i less(const Open& o) {
+        return V::word_twice(scale<g>(o));
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        const __m512i even = strip_word<V>(o.words, 2 * g), odd = strip_word<V>(o.words, 2 * g + 1);
+        const __m512i high = V::spread(strip_word<V>(o.words, 16 + g / 4), 8 * (g % 4), 2);
+        const __mmask64 of_even[2] = {V::top_bits(even), V::has(high, 0)};
+        const __mmask64 of_odd[2] = {V::top_bits(odd), V::has(high, 1)};
+        const auto& table = codebooks::iq3_s::kStrip.at;
+        const __m512i codes[4] = {look_up<4>(table[0], even, of_even), look_up<4>(table[1], even, of_even),
+                                  look_up<4>(table[0], odd, of_odd), look_up<4>(table[1], odd, of_odd)};
+        iq3_points(codes, strip_word<V>(o.words, 18 + g), codebooks::kIq3SLevels, u);
+    }
+};
+
+// IQ1: the codes of elements 0 to 3 and 4 to 7 of points with 8 + 3 bits of index.
+BQ_INLINE void iq1_codes(__m512i low, __m512i high, __m512i& first, __m512i& last) {
+    using V = StripVbmi;
+    const __mmask64 bits[4] = {V::top_bits(low), V::has(high, 0), V::has(high, 1), V::has(high, 2)};
+    first = look_up<16>(codebooks::iq1_s::kLowerCodes.at, low, bits);
+    // Of the upper halves the upper seven bits of the index say nearly all.
+    const auto& halves = codebooks::iq1_s::kUpperCodes;
+    const __m512i nibble = V::splat(15);
+    const __m512i part = V::select(nibble, V::shifted<4>(low), V::shifted<-4>(high));
+    const __mmask64 changed =
+        _mm512_cmpge_epu8_mask(_mm512_and_si512(low, nibble), look_up<1>(halves.change, part, nullptr));
+    last = _mm512_mask_blend_epi8(changed, look_up<1>(halves.first, part, nullptr),
+                                  look_up<1>(halves.last, part, nullptr));
+}
+
+// In eighths: 8 * (code - 1) + 1, or - 1 where the run is moved down.
+template <>
+struct Strip<StripVbmi, FormatId::IQ1_S> : Iq2Strip {
+    using V = StripVbmi;
+    static constexpr int kTop = 3, kOffset = 1;
+    template <int j>
+    static BQ_INLINE __m512i scale(const Open& o) {
+        return _mm512_slli_epi32(stored<j>(o), 3);
+    }
+    template <int g>
+    static BQ_INLINE __m512i less(const Open& o) {
+        const __m512i one = stored<g>(o), eight = _mm512_slli_epi32(one, 3);
+        const __mmask16 down =
+            _mm512_test_epi32_mask(strip_word<V>(o.words, 8 + g / 2),
+                                   V::splat_ints(static_cast<int>(g % 2 ? 0x80000000u : 0x8000u)));
+        return V::word_twice(_mm512_mask_add_epi32(V::sub(eight, one), down, eight, one));
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        __m512i first, last;
+        iq1_codes(strip_word<V>(o.words, g), V::spread(strip_word<V>(o.words, 8 + g / 2), g % 2 * 16, 3),
+                  first, last);
+        unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
+            u[i] = V::field<2 * decltype(i)::value>(first, 3);
+            u[4 + i] = V::field<2 * decltype(i)::value>(last, 3);
+        });
+    }
+
+  private:
+    template <int j>
+    static BQ_INLINE __m512i stored(const Open& o) {
+        return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 8 + j / 2), 16 * (j % 2) + 11), 14, 1);
+    }
+};
+
+template <>
+struct Strip<StripVbmi, FormatId::IQ1_M> : Iq2Strip {
+    using V = StripVbmi;
+    static constexpr int kTop = 18, kOffset = 9;
+    static constexpr bool kPairs = true;
+    static BQ_INLINE __m512 d(const Open& o) {
+        const __m512i a = strip_word<V>(o.words, 12), b = strip_word<V>(o.words, 13);
+        const __m512i low = V::add(V::int_field<12>(a, 15), V::int_field<24>(a, 0xf0));
+        const __m512i high = V::add(V::int_field<4>(b, 0xf00), V::int_field<16>(b, 0xf000));
+        return V::mul(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(V::add(low, high))), V::splat(0.125f));
+    }
+    template <int g>
+    static BQ_INLINE __m512i less(const Open& o) {
+        constexpr int from = 16 * (g / 2 % 2) + 6 * (g % 2);  // of two times three bits
+        const __m512i words = strip_word<V>(o.words, 12 + g / 4);
+        return V::odd(V::add(V::int_field<from - 1>(words, 14), V::int_field<from - 14>(words, 14 << 16)),
+                      14 << 16 | 14, 1 << 16 | 1);
+    }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        const __m512i high = V::spread(strip_word<V>(o.words, 8 + g / 2), g % 2 * 16, 4);
+        __m512i first, last;
+        iq1_codes(strip_word<V>(o.words, g), high, first, last);
+        // To bits 2 and 6; bits 3 and 7 do not count.
+        const __m512i down = V::select(V::splat(0x0f), V::shifted<1>(high), V::shifted<-3>(high));
+        const __m512i table = V::repeated(codebooks::kIq1Levels), codes = V::splat(0x33);
+        const auto pair = [&](auto e, __m512i code) BQ_INLINE_LAMBDA {
+            const __m512i both = V::select(codes, code, down);
+            u[e] = V::look_up_low_bits(table, both);
+            u[e + 2] = V::look_up_low_bits(table, V::shifted<4>(both));
+        };
+        pair(Index<0>{}, first);
+        pair(Index<1>{}, V::shifted<2>(first));
+        pair(Index<4>{}, last);
+        pair(Index<5>{}, V::shifted<2>(last));
+    }
+};
+
+template <>
+struct Strip<StripVbmi, FormatId::TQ1_0> : SuperStrip {
+    using V = StripVbmi;
+    static constexpr int kTop = 2, kRun = 256, kOffset = 1;
+    struct Open {
+        const uint8_t* headers;
+        __m512i four[13], fifth[12];  // trits of each byte, two bits each
+        BQ_INLINE Open(const uint8_t* words, const uint8_t* h) : headers(h) {
+            for (int i = 0; i < 13; ++i) {
+                const __m512i bytes = strip_word<V>(words, i);
+                const __mmask64 bits[1] = {V::top_bits(bytes)};
+                four[i] = look_up<2>(codebooks::kTrits.at[0], bytes, bits);
+                if (i < 12) fifth[i] = look_up<2>(codebooks::kTrits.at[1], bytes, bits);
+            }
+        }
+    };
+    template <int g>
+    static BQ_INLINE __m512i less(const Open&) {
+        return V::splat_words(1);
+    }
+    static BQ_INLINE __m512 d(const Open& o) { return V::f16(o.headers); }
+    template <int g>
+    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            constexpr int at = decltype(i)::value;
+            if constexpr (g < 4)
+                u[i] = V::field<2 * g>(o.four[at], 3);
+            else if constexpr (g == 4)
+                u[i] = o.fifth[at];
+            else if constexpr (g < 7)
+                u[i] = V::field<2 * (2 * (g - 5) + at / 4)>(o.four[8 + at % 4], 3);
+            else if constexpr (at < 4)
+                u[i] = o.fifth[8 + at];
+            else
+                u[i] = V::field<2 * (at - 4)>(o.four[12], 3);
+        });
+    }
+};
+
+}  // namespace
+}  // namespace bq

@@ -1,0 +1,8 @@
+// AVX-512: products of strips.
+#include "simd/strip_avx512.hpp"
+#include "targets/instantiate_strips.hpp"
+#include "targets/targets.hpp"
+
+void bq::fill_avx512_strips(StripKernels& kernels) {
+    fill_plain_strips<StripAvx512>(kernels);
+}

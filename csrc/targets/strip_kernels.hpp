@@ -1,0 +1,28 @@
+// The kernels for weights in strips (matmul/strips.hpp), which some instruction sets have besides those of
+// kernels.hpp.
+#pragma once
+
+#include "targets/kernels.hpp"
+
+namespace bq {
+
+// y[r * ldy + n] = sum over k of x[r][k] * w[n][k] for the weight rows of the strips begin <= i < end, of
+// which strip i starts at byte i * (rows of a strip) * row_bytes. For few rows; where the layout says so, x.q
+// is transposed.
+using MatmulStrips = void (*)(const uint8_t* strips, int64_t row_bytes, int64_t begin, int64_t end,
+                              const Activations& x, float* y, int64_t ldy);
+// Elements 8 i + j of each 32 to 4 j + i. count is a multiple of 32.
+using TransposeActivations = void (*)(const int8_t* from, int8_t* to, int64_t count);
+
+struct StripKernels {
+    int lanes = 0;  // rows of a strip; 0: there are no kernels
+    MatmulStrips formats[kFormatIdLimit] = {};
+    TransposeActivations transpose = nullptr;
+
+    MatmulStrips operator[](FormatId id) const { return formats[static_cast<int>(id)]; }
+};
+
+// Of a table of available_kernels().
+const StripKernels& strip_kernels(const KernelTable& table);
+
+}  // namespace bq

@@ -1,0 +1,121 @@
+// Weights in strips: every byte comes back, and the products are those of the rows.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "matmul/strips.hpp"
+#include "products.hpp"
+#include "targets/strip_kernels.hpp"
+
+using namespace bq;
+using namespace bq::test;
+
+namespace {
+
+std::vector<uint8_t> strips_of(FormatId id, int lanes, int64_t strips, int64_t k,
+                               const std::vector<uint8_t>& rows) {
+    const FormatInfo& f = format_info(id);
+    std::vector<uint8_t> laid_out(rows.size());
+    const int64_t bytes = lanes * f.row_bytes(k);
+    for (int64_t i = 0; i < strips; ++i)
+        rows_to_strip(id, lanes, k / f.block_size, rows.data() + i * bytes, laid_out.data() + i * bytes);
+    return laid_out;
+}
+
+template <class Body>
+void for_each_strip_kernel(Body&& body) {
+    int kernels = 0;
+    for (const StripTable& t : strip_tables())
+        for (FormatId id : implemented_formats()) {
+            if (t.strips->lanes == 0 || (*t.strips)[id] == nullptr) continue;
+            CAPTURE(std::string(t.table->isa));
+            CAPTURE(std::string(format_info(id).name));
+            body(*t.table, *t.strips, id);
+            ++kernels;
+        }
+    MESSAGE("kernels of strips: " << kernels);
+}
+
+// The activations of a product in the order that the format wants them.
+struct Ordered {
+    std::vector<int8_t> transposed;
+    Activations x;
+    Ordered(const StripKernels& kernels, FormatId id, const Activations& natural)
+        : transposed(static_cast<size_t>(natural.rows * natural.k)), x(natural) {
+        if (!strip_layout(id).transposed) return;
+        kernels.transpose(natural.q, transposed.data(), natural.rows * natural.k);
+        x.q = transposed.data();
+    }
+};
+
+}  // namespace
+
+TEST_CASE("strips hold every bit of their rows") {
+    Rng rng(31);
+    for (FormatId id : implemented_formats()) {
+        const FormatInfo& f = format_info(id);
+        CAPTURE(std::string(f.name));
+        if (f.is_float()) {
+            CHECK(strip_layout(id).words == 0);
+            continue;
+        }
+        for (int lanes : {8, 16})
+            for (int64_t blocks : {1, 2, 5}) {
+                const std::vector<uint8_t> rows =
+                    random_bytes(static_cast<size_t>(lanes * blocks * f.type_size), rng);
+                const GuardedBytes from(rows);
+                std::vector<uint8_t> strip(rows.size() + 1, 0xee), back(rows.size() + 1, 0xee);
+                rows_to_strip(id, lanes, blocks, from.data(), strip.data());
+                strip_to_rows(id, lanes, blocks, GuardedBytes({strip.begin(), strip.end() - 1}).data(),
+                              back.data());
+                CHECK(strip.back() == 0xee);
+                CHECK(back.back() == 0xee);
+                CHECK(std::memcmp(back.data(), rows.data(), rows.size()) == 0);
+                CHECK((blocks == 1 && lanes == 1) ==
+                      (std::memcmp(strip.data(), rows.data(), rows.size()) == 0));
+            }
+    }
+}
+
+TEST_CASE("products of strips are the float64 products of the quantized values") {
+    for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
+        Rng rng(32);
+        const FormatInfo& f = format_info(id);
+        for (int64_t blocks : {1, 2, 3, 9})
+            for (int64_t rows : {1, 2, 3, 4, 7}) {
+                const int64_t k = blocks * f.block_size, strips = 3, n = strips * kernels.lanes;
+                const Input x(table, id, rows, k, rng);
+                const Ordered ordered(kernels, id, x.quantized);
+                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+                const GuardedBytes laid_out(strips_of(id, kernels.lanes, strips, k, w));
+                std::vector<float> y(static_cast<size_t>(rows * n), NAN), pieces(y);
+                kernels[id](laid_out.data(), f.row_bytes(k), 0, strips, ordered.x, y.data(), n);
+                check_products(x, w, n, y);
+                // Neither the range of strips nor the number of rows matters.
+                for (int64_t i = 0; i < strips; ++i)
+                    for (int64_t r = 0; r < rows; ++r)
+                        kernels[id](laid_out.data(), f.row_bytes(k), i, i + 1, ordered.x.part(r, 1),
+                                    pieces.data() + r * n, n);
+                CHECK(y == pieces);
+            }
+    });
+}
+
+TEST_CASE("products of strips take any bits") {
+    for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
+        Rng rng(33);
+        const FormatInfo& f = format_info(id);
+        const int64_t k = 2 * f.block_size, n = kernels.lanes;
+        const Input x(table, id, 1, k, rng);
+        const Ordered ordered(kernels, id, x.quantized);
+        const std::vector<uint8_t> w = random_bytes(static_cast<size_t>(n * f.row_bytes(k)), rng);
+        const GuardedBytes laid_out(strips_of(id, kernels.lanes, 1, k, w));
+        std::vector<float> y(static_cast<size_t>(n)), expected(y);
+        kernels[id](laid_out.data(), f.row_bytes(k), 0, 1, ordered.x, y.data(), n);
+        table[id].matmul_i8(w.data(), f.row_bytes(k), 0, n, x.quantized, expected.data(), n);
+        for (int64_t i = 0; i < n; ++i) CHECK(std::isfinite(y[i]) == std::isfinite(expected[i]));
+    });
+}

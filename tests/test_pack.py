@@ -1,0 +1,86 @@
+"""Weights laid out for the running CPU: the bytes come back, and products are those of the tensor."""
+
+from __future__ import annotations
+
+import blockquant as bq
+import numpy as np
+import pytest
+from blocks import imatrix_for
+
+pytestmark = pytest.mark.usefixtures("restore_isa")
+READY = [f.name for f in bq.formats.values() if f.implemented]
+
+
+def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.1).astype(np.float32)
+
+
+def quantize(x: np.ndarray, name: str) -> bq.QuantizedTensor:
+    return bq.quantize(x, name, imatrix=imatrix_for(name, x.shape[-1]))
+
+
+@pytest.mark.parametrize("name", READY)
+def test_products_are_those_of_the_tensor_whatever_it_was_packed_for(name: str) -> None:
+    """For shapes that are no whole strips, row counts around every threshold, and instruction sets that the strips were
+    not made for."""
+    block = bq.formats[name].block_size
+    x = gaussian(30, 3 * 256)
+    for n, k in ((1, 256), (7, 512), (16, 256), (53, 768)):
+        k = k if k % block == 0 else block
+        rows = np.ascontiguousarray(x[:, :k])
+        w = quantize(gaussian(n, k, seed=3), name)
+        bound = 1e-5 * np.abs(rows).sum(axis=1).max() * np.abs(w.dequantize()).max()
+        for packed_for in bq.available_isas():
+            bq.set_isa(packed_for)
+            p = bq.pack(w)
+            assert p.nbytes == w.nbytes
+            np.testing.assert_array_equal(p.unpack().data, w.data)
+            for isa in bq.available_isas():
+                bq.set_isa(isa)
+                for count in (1, 2, 3, 4, 5, 8, 12, 23, 24, 30):
+                    np.testing.assert_allclose(bq.matmul(rows[:count], p), bq.matmul(rows[:count], w), 0, bound)
+                np.testing.assert_array_equal(bq.matmul(rows[:4], p)[3], bq.matmul(rows[3], p))
+                for count in (4, 30):
+                    np.testing.assert_array_equal(
+                        bq.matmul(rows[:count], p, threads=1), bq.matmul(rows[:count], p, threads=3)
+                    )
+                np.testing.assert_array_equal(
+                    bq.matmul(rows, p, precision="float32"), bq.matmul(rows, w, precision="float32")
+                )
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "IQ2_XXS", "BF16"])
+def test_experts(name: str) -> None:
+    x = gaussian(70, 256)
+    w = quantize(gaussian(3 * 19, 256, seed=3), name)
+    which = np.arange(70) % 7 % 3
+    for isa in bq.available_isas():
+        bq.set_isa(isa)
+        p = bq.pack(bq.QuantizedTensor(w.data.reshape(3, 19, -1), name))
+        assert p.shape == (3, 19, 256)
+        np.testing.assert_array_equal(p.unpack().data.reshape(w.data.shape), w.data)
+        y = bq.matmul(x, p, experts=which)
+        for e in range(3):
+            alone = bq.matmul(x[which == e], bq.pack(w[19 * e : 19 * e + 19]))
+            np.testing.assert_array_equal(y[which == e], alone)
+
+
+def test_one_alone_and_in_company() -> None:
+    """Up to 23 rows take the same way where there are kernels for the strips, with the same result to the bit."""
+    x, w = gaussian(23, 512), quantize(gaussian(64, 512, seed=3), "Q4_K")
+    for isa in bq.available_isas():
+        bq.set_isa(isa)
+        p = bq.pack(w)
+        if "strips" not in repr(p):
+            continue
+        together = bq.matmul(x, p)
+        for i in range(23):
+            np.testing.assert_array_equal(together[i], bq.matmul(x[i], p))
+
+
+def test_many_rows_take_part_whatever_the_threads() -> None:
+    w = quantize(gaussian(512, 1024, seed=3), "Q4_K")
+    one, many = bq.pack(w, threads=1), bq.pack(w, threads=5)
+    np.testing.assert_array_equal(one.unpack(threads=3).data, many.unpack().data)
+    x = gaussian(1, 1024)
+    np.testing.assert_array_equal(bq.matmul(x, one), bq.matmul(x, many))
