@@ -29,7 +29,9 @@ def test_errors_do_not_exceed_ggmls(name: str, isa: str) -> None:
         allowed = RECORDS[case][name] * SLACK + FLOAT32
         together = bq.matmul(x, q)
         alone = np.concatenate([bq.matmul(row[None], q) for row in x])
-        for y in (together, alone):
+        packed = bq.pack(q)
+        alone_packed = np.concatenate([bq.matmul(row[None], packed) for row in x])
+        for y in (together, alone, bq.matmul(x, packed), alone_packed):
             assert relative_error(name, case, y) <= allowed, case
         assert relative_error(name, case, bq.matmul(x, q, precision="float32")) <= FLOAT32
         # One row at a time and all together differ in the order of float additions alone.

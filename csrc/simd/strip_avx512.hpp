@@ -14,6 +14,7 @@
 #pragma once
 
 #include "simd/avx512.hpp"
+#include "simd/strip_avx2.hpp"
 
 namespace bq {
 namespace {
@@ -126,16 +127,7 @@ struct StripAvx512 {
     }
     static BQ_INLINE void store(float* p, Floats a) { _mm512_storeu_ps(p, a); }
 
-    // Elements 8 i + j of 32 to 4 j + i.
-    static BQ_INLINE void transpose(const int8_t* from, int8_t* to) {
-        const __m256i a = Avx2::load(from);
-        const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1,
-                                               9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-        const __m256i mixed = _mm256_shuffle_epi8(a, pairs);
-        const __m128i low = _mm256_castsi256_si128(mixed), high = _mm256_extracti128_si256(mixed, 1);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_unpacklo_epi16(low, high));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16), _mm_unpackhi_epi16(low, high));
-    }
+    static BQ_INLINE void transpose(const int8_t* from, int8_t* to) { StripAvx2::transpose(from, to); }
 
   private:
     // The control of a shuffle of bytes, for each word the same but for the place of the word.

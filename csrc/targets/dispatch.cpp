@@ -27,6 +27,7 @@ struct Tables {
 #if defined(BQ_HAVE_AVX2)
         const bool avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
         add(avx2, {fill_avx2, fill_avx2_matmul, fill_avx2_encode});
+        if (avx2) fill_avx2_strips(strips.back());
 #endif
 #if defined(BQ_HAVE_AVX512)
         const bool avx512 =

@@ -12,6 +12,7 @@ void fill_baseline_matmul(KernelTable& table);
 void fill_avx2(KernelTable& table);
 void fill_avx2_matmul(KernelTable& table);
 void fill_avx2_encode(KernelTable& table);
+void fill_avx2_strips(StripKernels& kernels);
 void fill_avx512(KernelTable& table);
 void fill_avx512_matmul(KernelTable& table);
 void fill_avx512_encode(KernelTable& table);

@@ -1,0 +1,140 @@
+// What the products of strips need of AVX2: eight weight rows; each operation is described in
+// strip_avx512.hpp.
+//   dots  vpmaddubsw with weights of at most 127, whose sums stay in int16 for as many steps as fit; for
+//   weights of
+//         eight signed bits with their sign moved to the activations
+#pragma once
+
+#include "simd/avx2.hpp"
+#include "simd/tile_avx2.hpp"
+
+namespace bq {
+namespace {
+
+struct StripAvx2 {
+    using Bytes = __m256i;
+    using Ints = __m256i;
+    using Floats = __m256;
+    static constexpr int kLanes = 8;
+    static constexpr bool kRaised = false;
+
+    static BQ_INLINE Bytes load(const uint8_t* p) { return Avx2::load(p); }
+    static BQ_INLINE Bytes splat(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
+    static BQ_INLINE Bytes splat_words(int word) { return _mm256_set1_epi16(static_cast<short>(word)); }
+    static BQ_INLINE Bytes splat_ints(int value) { return _mm256_set1_epi32(value); }
+    template <int kShift>
+    static BQ_INLINE Bytes shifted(Bytes a) {
+        if constexpr (kShift > 0) return _mm256_srli_epi16(a, kShift);
+        if constexpr (kShift < 0) return _mm256_slli_epi16(a, -kShift);
+        return a;
+    }
+    template <int kShift>
+    static BQ_INLINE Bytes field(Bytes a, int mask) {
+        return _mm256_and_si256(shifted<kShift>(a), splat(mask));
+    }
+    static BQ_INLINE Bytes masked_or(Bytes a, int mask, Bytes b) {
+        return _mm256_or_si256(_mm256_and_si256(a, splat(mask)), b);
+    }
+    static BQ_INLINE Bytes sub_bytes(Bytes a, Bytes b) { return _mm256_sub_epi8(a, b); }
+    static BQ_INLINE Bytes raised(Bytes a) { return a; }
+    static BQ_INLINE Bytes levels(const int8_t (&table)[16], int raise) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+        return _mm256_broadcastsi128_si256(_mm_add_epi8(bytes, _mm_set1_epi8(static_cast<char>(raise))));
+    }
+    static BQ_INLINE Bytes look_up(Bytes table, Bytes nibbles) { return _mm256_shuffle_epi8(table, nibbles); }
+
+    template <int i>
+    static BQ_INLINE Ints pick(Bytes a) {
+        return _mm256_shuffle_epi8(a, each_word(static_cast<int>(0x80808000u) | i));
+    }
+    template <int i>
+    static BQ_INLINE Ints pick_signed(Bytes a) {
+        return i == 3 ? _mm256_srai_epi32(a, 24) : _mm256_srai_epi32(_mm256_slli_epi32(a, 24 - 8 * i), 24);
+    }
+    template <int i, int j>
+    static BQ_INLINE Ints pick_pair(Bytes a) {
+        return _mm256_shuffle_epi8(a, each_word(static_cast<int>(0x80008000u) | j << 16 | i));
+    }
+    template <int i, int j>
+    static BQ_INLINE Ints pick_signed_pair(Bytes a) {
+        return _mm256_srai_epi16(_mm256_shuffle_epi8(a, each_word(0x00800080 | j << 24 | i << 8)), 8);
+    }
+    template <int kShift>
+    static BQ_INLINE Ints int_field(Ints a, int mask) {
+        const __m256i moved = kShift >= 0 ? _mm256_srli_epi32(a, kShift >= 0 ? kShift : 0)
+                                          : _mm256_slli_epi32(a, kShift >= 0 ? 0 : -kShift);
+        return _mm256_and_si256(moved, splat_ints(mask));
+    }
+    static BQ_INLINE Ints word_twice(Ints a) { return _mm256_blend_epi16(a, _mm256_slli_epi32(a, 16), 0xaa); }
+
+    static BQ_INLINE Ints no_ints() { return _mm256_setzero_si256(); }
+    static BQ_INLINE Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+    static BQ_INLINE Ints sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
+    static BQ_INLINE Ints mul(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
+    static BQ_INLINE Ints dot_pair(Ints sum, Ints words, const int16_t* two) {
+        return add(sum, _mm256_madd_epi16(words, _mm256_set1_epi32(load_as<int32_t>(two))));
+    }
+    template <int kTop, int kSteps>
+    static BQ_INLINE Ints dots(const Bytes* u, const int8_t* x, Ints sum) {
+        constexpr int kPairs = TileAvx2::pairs<kTop>() < kSteps ? TileAvx2::pairs<kTop>() : kSteps;
+        unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
+            __m256i words = _mm256_setzero_si256();
+            unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
+                constexpr int step = decltype(part)::value * kPairs + decltype(i)::value;
+                const __m256i magnitude = kTop > 127 ? _mm256_abs_epi8(u[step]) : u[step];
+                __m256i four = _mm256_set1_epi32(load_as<int32_t>(x + 4 * step));
+                if (kTop > 127) four = _mm256_sign_epi8(four, u[step]);
+                const __m256i products = _mm256_maddubs_epi16(magnitude, four);
+                words = i == 0 ? products : _mm256_add_epi16(words, products);
+            });
+            sum = add(sum, _mm256_madd_epi16(words, _mm256_set1_epi16(1)));
+        });
+        return sum;
+    }
+
+    static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
+    static BQ_INLINE Floats splat(float value) { return _mm256_set1_ps(value); }
+    static BQ_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+    static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+    static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
+    static BQ_INLINE Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+    static BQ_INLINE Floats f16(const uint8_t* p) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static BQ_INLINE Ints u16(const uint8_t* p) {
+        return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static BQ_INLINE Floats half_of_e8m0(const uint8_t* p) {
+        const __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+        const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+        const __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+        return _mm256_castsi256_ps(
+            _mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1))));
+    }
+    static BQ_INLINE Floats half_of_ue4m3(Ints a) {
+        const __m256i most = _mm256_set1_epi32(0x7f), bits = _mm256_and_si256(a, most);
+        const __m256 value =
+            _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(bits, 20)), _mm256_set1_ps(0x1p119f));
+        return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, most)), value);
+    }
+    static BQ_INLINE void store(float* p, Floats a) { _mm256_storeu_ps(p, a); }
+
+    static BQ_INLINE void transpose(const int8_t* from, int8_t* to) {
+        const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1,
+                                               9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+        const __m256i mixed = _mm256_shuffle_epi8(Avx2::load(from), pairs);
+        const __m128i low = _mm256_castsi256_si128(mixed), high = _mm256_extracti128_si256(mixed, 1);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_unpacklo_epi16(low, high));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16), _mm_unpackhi_epi16(low, high));
+    }
+
+  private:
+    static BQ_INLINE __m256i each_word(int control) {
+        const __m128i words =
+            _mm_add_epi8(_mm_set1_epi32(control), _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+        return _mm256_broadcastsi128_si256(words);
+    }
+};
+
+}  // namespace
+}  // namespace bq
