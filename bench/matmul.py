@@ -1,28 +1,31 @@
 """x @ W.T: every format, instruction set and number of activation rows, beside llama.cpp.
 
-All sides do the same product in turn; medians are shown. Up to 8 rows the weights are larger than the caches and the
-figure is GB/s of weights, from there on it is 10^9 operations a second (two for each weight and row). "of limit" is the
-share of the best instruction set in what the machine reads from memory, or in its int8 peak (for float weights its
-float32 peak, or that of AVX-512 BF16), measured beside it. ggml is ggml_mul_mat; "repacked" the same with the weights
-laid out as llama.cpp does on loading a model, for the formats where it does. Examples:
+All sides do the same product in turn; medians are shown. "packed" are weights that `bq.pack` laid out. Up to 8 rows the
+weights are larger than the caches and the figure is GB/s of weights, from there on it is 10^9 operations a second (two
+for each weight and row). ggml is ggml_mul_mat; "repacked" the same with the weights laid out as llama.cpp does when it loads
+a model, for the formats where it does. "ratio" and "of limit" take the better layout of either side: the ratio to
+llama.cpp, and the share in what the machine reads from memory, or in its int8 peak (for float weights in its float32
+peak, or in that of products of bfloat16), measured beside it. Examples:
 
     python bench/matmul.py --formats Q4_K --threads 1
-    python bench/matmul.py --shapes qwen3-0.6b --rows 1,2,4,8,32,128,512 --quick
+    python bench/matmul.py --shapes qwen3-0.6b,llama-3-8b --rows 1,2,4,8,32,128,512 --threads 2
     python bench/matmul.py --rows 1,8,512 --roofline roofline.png
 
-For the shapes of a model a last table puts its matrices together: the tokens a second that its layers would allow if
-they were nothing but these products. With several thread counts "scaling" is the figure over that of the first one.
+For the shapes of a model one table puts all its matrices together: the tokens a second that its layers would allow if
+they were nothing but these products, the ratio to llama.cpp's and the share of the limit. With several thread counts
+"scaling" is the figure over that of the first one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import blockquant as bq
 import numpy as np
 from ggml_native import Ggml
 from peak import peaks
-from timing import Call, bar_chart, cell, in_turn, option_parser, parse, record, table, where
+from timing import Call, Choices, bar_chart, cell, in_turn, option_parser, parse, record, table, where
 
 # Layers, and for each of their matrices [N, K] how many a layer has: attention query and output, key and value,
 # feed-forward gate and up, and down.
@@ -38,7 +41,9 @@ FEW = 8  # rows up to which the weights are larger than the caches
 BEYOND_CACHES = 192 << 20  # bytes of weights for few rows
 DISTINCT_ROWS = 64  # quantizing whole matrices would take longer than multiplying them
 
+# By side: the instruction sets, the same and " packed", "ggml", "repacked", and "limit".
 Figures = dict[str, float]
+OURS, THEIRS = "ours", "llama.cpp"  # the better layout of either
 
 
 def weights(name: str, n: int, k: int) -> np.ndarray:
@@ -49,25 +54,45 @@ def weights(name: str, n: int, k: int) -> np.ndarray:
     return np.ascontiguousarray(np.tile(data, (-(-n // DISTINCT_ROWS), 1))[:n])
 
 
-def ours(isa: str, x: np.ndarray, w: bq.QuantizedTensor, out: np.ndarray, threads: int) -> None:
+def ours(isa: str, x: np.ndarray, w: bq.QuantizedTensor | bq.PackedWeight, out: np.ndarray, threads: int) -> None:
     """Multiply on one instruction set."""
     bq.set_isa(isa)
     bq.matmul(x, w, out=out, threads=threads)
 
 
+def our_calls(isas: list[str], x: np.ndarray, w: bq.QuantizedTensor, out: np.ndarray, threads: int) -> dict[str, Call]:
+    """Each instruction set with weights as they are stored, and packed where it lays them out."""
+    calls: dict[str, Call] = {}
+    for isa in isas:
+        bq.set_isa(isa)
+        calls[isa] = partial(ours, isa, x, w, out, threads)
+        packed = bq.pack(w)
+        if "strips" in repr(packed):
+            calls[f"{isa} packed"] = partial(ours, isa, x, packed, out, threads)
+    return calls
+
+
+def peak_of(name: str, isa: str, known: Mapping[str, float]) -> str:
+    """Which of the peaks bounds products of many rows."""
+    if name == "BF16" and isa.endswith("bf16") and "bf16" in known:
+        return "bf16"
+    if bq.formats[name].is_float:
+        return "fma"
+    return "vnni" if isa.startswith("avx512") else "maddubs"
+
+
 def measure(
     name: str, n: int, k: int, m: int, isas: list[str], threads: int, ggml: Ggml | None, seconds: float
 ) -> Figures:
-    """Figures by side: instruction sets, "ggml", "repacked", and "limit"."""
+    """Figures by side."""
     f = bq.formats[name]
     few = m <= FEW
     if few:
         n = max(n, BEYOND_CACHES // f.row_bytes(k) // 64 * 64)
     data = weights(name, n, k)
-    w = bq.QuantizedTensor(data, name)
     x = np.random.default_rng(m).standard_normal((m, k), np.float32)
     out = np.empty((m, n), np.float32)
-    calls: dict[str, Call] = {isa: partial(ours, isa, x, w, out, threads) for isa in isas}
+    calls = our_calls(isas, x, bq.QuantizedTensor(data, name), out, threads)
     graphs = {}
     if ggml is not None:
         graphs["ggml"] = ggml.mul_mat(f.ggml_type, data, x)
@@ -75,7 +100,7 @@ def measure(
             graphs["repacked"] = repacked
         calls |= {side: partial(graph.run, threads) for side, graph in graphs.items()}
     before = peaks(threads)
-    taken = in_turn(calls, seconds)
+    taken = in_turn(calls, seconds, settle=0.01 if threads > 1 else 0.0)
     after = peaks(threads)
     for graph in graphs.values():
         error = np.abs(out - graph.result()).max() / np.abs(out).max()
@@ -83,11 +108,10 @@ def measure(
         graph.close()
     work = data.nbytes / 1e9 if few else 2.0 * m * n * k / 1e9
     figures = {side: work / spent for side, spent in taken.items()}
-    if f.is_float:
-        peak = "bf16" if name == "BF16" and isas[-1] == "avx512_bf16" else "fma"
-    else:
-        peak = "vnni" if isas[-1].startswith("avx512") else "maddubs"
-    limit = {"read": 1.0} if few else {peak: float(threads)}
+    figures[OURS] = max(figures[isas[-1]], figures.get(f"{isas[-1]} packed", 0.0))
+    if graphs:
+        figures[THEIRS] = max(figures[side] for side in graphs)
+    limit = {"read": 1.0} if few else {peak_of(name, isas[-1], before): float(threads)}
     for what, times in limit.items():
         if what in before:
             figures["limit"] = times * max(before[what], after[what])
@@ -98,6 +122,11 @@ def seconds(name: str, n: int, k: int, m: int, figure: float) -> float:
     """What one product takes, from its figure."""
     work = n * bq.formats[name].row_bytes(k) if m <= FEW else 2.0 * m * n * k
     return work / (figure * 1e9)
+
+
+def over(got: Figures, side: str, factor: float = 1.0) -> float | None:
+    """Our figure over another one."""
+    return factor * got[OURS] / got[side] if side in got else None
 
 
 def operations(name: str, k: int, m: int, figure: float) -> tuple[float, float]:
@@ -137,6 +166,77 @@ def draw_roofline(path: str, points: dict[str, list[tuple[float, float]]], roofs
     plt.close(figure)
 
 
+class Report:
+    """What has been measured, printed and recorded table by table."""
+
+    def __init__(self, chosen: Choices) -> None:
+        self.chosen = chosen
+        self.charts: dict[str, dict[str, dict[str, float]]] = {}
+        self.points: dict[str, list[tuple[float, float]]] = {}  # of the roofline
+        self.first: dict[tuple[str, int, int, int], float] = {}  # our figures of the first thread count
+
+    def measure(self, name: str, n: int, k: int, m: int, threads: int) -> Figures:
+        """One format, remembered."""
+        got = measure(name, n, k, m, self.chosen.isas, threads, self.chosen.ggml, self.chosen.seconds)
+        self.first.setdefault((name, n, k, m), got[OURS])
+        self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
+        return got
+
+    def show(self, section: str, title: str, threads: int, header: list[str], lines: list[list[str]]) -> None:
+        """Print a table, and record it if that was asked for."""
+        body = f"### {title}\n\n{where(threads, self.chosen.ggml)}\n\n{table(header, lines)}"
+        print(body, end="\n\n", flush=True)
+        if self.chosen.write:
+            record(section, body)
+
+    def matrix(self, shape: str, m: int, threads: int) -> None:
+        """The table of one matrix, all sides."""
+        [(n, k, _)] = SHAPES[shape][1]
+        isas = self.chosen.isas
+        sides = [side for isa in isas for side in (isa, f"{isa} packed")]
+        sides += ["ggml", "repacked"] if self.chosen.ggml else []
+        header = ["format", *sides, "ratio", "of limit"]
+        again = threads != self.chosen.threads[0]
+        unit = "GB/s of weights" if m <= FEW else "10^9 operations/s"
+        title = f"{shape} [{n}, {k}], rows {m}, threads {threads}: {unit}"
+        lines = []
+        for name in self.chosen.formats:
+            if k % bq.formats[name].block_size:
+                continue
+            got = self.measure(name, n, k, m, threads)
+            line = [name, *(cell(got.get(side)) for side in sides)]
+            line += [cell(over(got, THEIRS), 2), cell(over(got, "limit", 100), 0, " %")]
+            lines.append([*line, cell(got[OURS] / self.first[name, n, k, m], 2)] if again else line)
+            for side in sides:
+                if side in got:
+                    self.charts.setdefault(title, {}).setdefault(side, {})[name] = got[side]
+        self.show(f"matmul {n} {k} {m} {threads} {isas[-1]}", title, threads, header + ["scaling"] * again, lines)
+
+    def layers(self, shape: str, rows: list[int], threads: int) -> None:
+        """The table of a model's layers: a line for each format, a column for each number of rows."""
+        layers, matrices = SHAPES[shape]
+        lines = []
+        for name in self.chosen.formats:
+            used = [(n, k, count) for n, k, count in matrices if k % bq.formats[name].block_size == 0]
+            if len(used) < len(matrices):
+                continue
+            line = [name]
+            for m in rows:
+                spent: Figures = {}
+                for n, k, count in used:
+                    got = self.measure(name, n, k, m, threads)
+                    for side in (OURS, THEIRS, "limit"):
+                        if side in got:
+                            spent[side] = spent.get(side, 0.0) + count * seconds(name, n, k, m, got[side])
+                line.append(cell(m / (layers * spent[OURS]), 0 if m > 1 else 1))
+                line.append(cell(spent[THEIRS] / spent[OURS] if THEIRS in spent else None, 2))
+                line.append(cell(100 * spent["limit"] / spent[OURS] if "limit" in spent else None, 0, " %"))
+            lines.append(line)
+        header = ["format", *(text for m in rows for text in (f"{m} rows", "ratio", "of limit"))]
+        title = f"Layers of {shape}, threads {threads}: tokens-equivalent a second"
+        self.show(f"matmul {shape} {threads} {self.chosen.isas[-1]}", title, threads, header, lines)
+
+
 def main() -> None:
     """Measure what was asked for; print, plot or record it."""
     parser = option_parser(__doc__)
@@ -148,67 +248,26 @@ def main() -> None:
     if unknown := [name for name in shapes if name not in SHAPES]:
         parser.error(f"unknown shapes {unknown[0]}; choose from {', '.join(SHAPES)}")
     rows = [int(m) for m in chosen.args.rows.split(",") if m]
-    if not chosen.args.isa and len(chosen.isas) > 1:
-        chosen.isas.remove("baseline")  # plain loops: minutes a table
-    charts: dict[str, dict[str, dict[str, float]]] = {}
-    points: dict[str, list[tuple[float, float]]] = {}
-    first: dict[tuple[str, int, int, int], float] = {}  # the figures of the first thread count
+    if not chosen.args.isa:
+        # Plain loops take minutes a table, and what has extensions is the better of two.
+        skipped = {"baseline"} | ({"avx512"} if "avx512_bf16" in chosen.isas else set())
+        chosen.isas = [isa for isa in chosen.isas if isa not in skipped] or chosen.isas
+    report = Report(chosen)
     for threads in chosen.threads:
-        sides = [*chosen.isas, *(["ggml", "repacked"] if chosen.ggml else [])]
-        best = chosen.isas[-1]
         for shape in shapes:
-            layers, matrices = SHAPES[shape]
-            for m in rows:
-                layer: dict[str, dict[str, float]] = {}  # seconds by format and side
-                for n, k, count in matrices:
-                    lines = []
-                    unit = "GB/s of weights" if m <= FEW else "10^9 operations/s"
-                    title = f"{shape} [{n}, {k}], rows {m}, threads {threads}"
-                    for name in chosen.formats:
-                        if k % bq.formats[name].block_size:
-                            continue
-                        got = measure(name, n, k, m, chosen.isas, threads, chosen.ggml, chosen.seconds)
-                        theirs = max(got.get("ggml", 0), got.get("repacked", 0))
-                        ratio = got[best] / theirs if theirs else None
-                        share = 100 * got[best] / got["limit"] if "limit" in got else None
-                        one = first.setdefault((name, n, k, m), got[best])
-                        scaling = got[best] / one if threads != chosen.threads[0] else None
-                        line = [name, *(cell(got.get(s)) for s in sides), cell(ratio, 2), cell(share, 0, " %")]
-                        lines.append([*line, cell(scaling, 2)])
-                        for side in sides:
-                            if side in got:
-                                charts.setdefault(f"{title}, {unit}", {}).setdefault(side, {})[name] = got[side]
-                        points.setdefault(name, []).append(operations(name, k, m, got[best]))
-                        spent = layer.setdefault(name, {"ours": 0.0, "llama.cpp": 0.0})
-                        spent["ours"] += count * seconds(name, n, k, m, got[best])
-                        if theirs:
-                            spent["llama.cpp"] += count * seconds(name, n, k, m, theirs)
-                    header = ["format", *sides, "ratio", "of limit", "scaling"]
-                    if threads == chosen.threads[0]:
-                        header, lines = header[:-1], [line[:-1] for line in lines]
-                    body = f"### {title}: {unit}\n\n{where(threads, chosen.ggml)}\n\n{table(header, lines)}"
-                    print(body, end="\n\n", flush=True)
-                    if chosen.write:
-                        record(f"matmul {n} {k} {m} {threads} {best}", body)
-                if len(matrices) > 1:
-                    lines = []
-                    for name, spent in layer.items():
-                        speeds = {side: m / (layers * s) if s else None for side, s in spent.items()}
-                        lines.append([name, *map(cell, speeds.values())])
-                    title = f"{shape}, rows {m}, threads {threads}: tokens-equivalent a second"
-                    body = f"### {title}\n\n{where(threads, chosen.ggml)}\n\n"
-                    body += table(["format", "ours", "llama.cpp"], lines)
-                    print(body, end="\n\n", flush=True)
-                    if chosen.write:
-                        record(f"matmul {shape} {m} {threads} {best}", body)
+            if len(SHAPES[shape][1]) > 1:
+                report.layers(shape, rows, threads)
+            else:
+                for m in rows:
+                    report.matrix(shape, m, threads)
     if chosen.args.roofline:
         limits = peaks(chosen.threads[-1])
         if not limits:
             parser.error("--roofline needs a C++ compiler to measure the peaks")
         roofs = {what: rate * (1 if what == "read" else chosen.threads[-1]) for what, rate in limits.items()}
-        draw_roofline(chosen.args.roofline, points, roofs)
+        draw_roofline(chosen.args.roofline, report.points, roofs)
     if chosen.plot:
-        bar_chart(chosen.plot, "x @ W.T", "", charts)
+        bar_chart(chosen.plot, "x @ W.T", "", report.charts)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 Call = Callable[[], object]
 
 
-def in_turn(calls: Mapping[str, Call], seconds: float, rounds: int = 3) -> dict[str, float]:
+def in_turn(calls: Mapping[str, Call], seconds: float, rounds: int = 3, settle: float = 0.0) -> dict[str, float]:
     """Median seconds of each call, all taken in turn until the time is spent (at least `rounds` rounds).
 
-    What disturbs the machine disturbs all of them, so the ratios hold where the figures do not.
+    What disturbs the machine disturbs all of them, so the ratios hold where the figures do not. `settle` seconds before
+    each call let the threads of the one before it go to sleep.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -30,6 +31,8 @@ def in_turn(calls: Mapping[str, Call], seconds: float, rounds: int = 3) -> dict[
     done = 0
     while done < rounds or time.perf_counter() < end:
         for name, call in calls.items():
+            if settle:
+                time.sleep(settle)
             began = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - began)

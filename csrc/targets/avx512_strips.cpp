@@ -5,4 +5,6 @@
 
 void bq::fill_avx512_strips(StripKernels& kernels) {
     fill_plain_strips<StripAvx512>(kernels);
+    // Elsewhere rows are faster: their bytes need no unpacking.
+    fill_strips_of<StripAvx512, FormatId::Q8_0>(kernels);
 }

@@ -18,7 +18,7 @@ void fill_plain_strips(StripKernels& kernels) {
     using enum FormatId;
     kernels.lanes = V::kLanes;
     kernels.transpose = transpose_activations<V>;
-    fill_strips_of<V, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(kernels);
+    fill_strips_of<V, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(kernels);
     fill_strips_of<V, IQ4_NL, IQ4_XS, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(kernels);
 }
 
