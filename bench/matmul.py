@@ -2,9 +2,9 @@
 
 All sides do the same product in turn; medians are shown. "packed" are weights that `bq.pack` laid out. Up to 8 rows the
 weights are larger than the caches and the figure is GB/s of weights, from there on it is 10^9 operations a second (two
-for each weight and row). ggml is ggml_mul_mat; "repacked" the same with the weights laid out as llama.cpp does when it loads
-a model, for the formats where it does. "ratio" and "of limit" take the better layout of either side: the ratio to
-llama.cpp, and the share in what the machine reads from memory, or in its int8 peak (for float weights in its float32
+for each weight and row). ggml is ggml_mul_mat; "repacked" the same with the weights laid out as llama.cpp does it on
+loading a model, for the formats where it does. "ratio" and "of limit" take the better layout of either side: the ratio
+to llama.cpp, and the share in what the machine reads from memory, or in its int8 peak (for float weights in its float32
 peak, or in that of products of bfloat16), measured beside it. Examples:
 
     python bench/matmul.py --formats Q4_K --threads 1
