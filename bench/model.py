@@ -91,8 +91,10 @@ def model_file(directory: Path, recipe: str) -> Path:
 class Ours:
     """blockquant, with the calls that LlamaModel has."""
 
+    pack = False
+
     def __init__(self, path: str, n_ctx: int, threads: int) -> None:
-        self._model = bq.Model.open(path, threads=threads, n_ctx=n_ctx)
+        self._model = bq.Model.open(path, threads=threads, n_ctx=n_ctx, pack=self.pack)
         self.session = self._model.session()
 
     def eval(self, tokens: list[int]) -> None:
@@ -152,7 +154,7 @@ def peak_bytes(path: Path, threads: int, prompt: int, tokens: int) -> int:
     """The largest resident size of a process that runs the model, from /proc: getrusage would count this one's, too."""
     code = (
         "import re, sys, blockquant as bq\n"
-        f"m = bq.Model.open(sys.argv[1], threads={threads}, n_ctx={prompt + tokens})\n"
+        f"m = bq.Model.open(sys.argv[1], threads={threads}, n_ctx={prompt + tokens}, pack={Ours.pack})\n"
         f"s = m.session(); s.eval([i % 1000 for i in range({prompt})])\n"
         f"for i in range({tokens}): s.eval([i])\n"
         "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])"
@@ -169,9 +171,11 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=32, help="tokens to generate")
     parser.add_argument("--rounds", type=int, default=5, help="how often each side runs")
+    parser.add_argument("--pack", action="store_true", help="lay the weights out first")
     parser.add_argument("--directory", type=Path, default=Path("build/bench-models"), help="where the models are kept")
     parser.add_argument("--write", action="store_true", help="record the tables in RESULTS.md")
     args: argparse.Namespace = parser.parse_args()
+    Ours.pack = args.pack
     recipes = [name for name in args.recipes.split(",") if name]
     if args.write and args.recipes != parser.get_default("recipes"):
         parser.error("--write records whole tables: leave out --recipes")
@@ -196,10 +200,11 @@ def main() -> None:
             )
             print(f"{recipe}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
         title = f"Qwen3-0.6B's shapes, prompt of {args.prompt} tokens, {args.tokens} generated, threads {threads}"
+        title += ", packed" * args.pack
         body = f"### {title}\n\n{where(threads, ggml)}\n\n{table(header, lines)}"
         print(body, end="\n\n", flush=True)
         if args.write:
-            record(f"model {threads} {bq.cpu_info()['isa']}", body)
+            record(f"model {threads} {bq.cpu_info()['isa']}{' packed' * args.pack}", body)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,17 @@ def test_results_do_not_depend_on_threads(story_ids: list[int]) -> None:
         np.testing.assert_array_equal(last, results[0][1])
 
 
-def test_sessions_run_side_by_side(story_ids: list[int]) -> None:
-    with Model.open(model_files.tales("Q4_K_M"), threads=1) as model:
+@pytest.mark.parametrize("recipe", ["F16", "Q4_K_M", "Q2_K"])
+def test_packed_weights_give_the_same_logits(recipe: str, story_ids: list[int]) -> None:
+    with Model.open(model_files.tales(recipe)) as plain, Model.open(model_files.tales(recipe), pack=True) as packed:
+        for ids in (story_ids[:8], story_ids[:100]):
+            expected, got = plain.logits(ids), packed.logits(ids)
+            np.testing.assert_allclose(got, expected, atol=1e-2 * float(np.abs(expected).max()), rtol=0)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_sessions_run_side_by_side(story_ids: list[int], pack: bool) -> None:
+    with Model.open(model_files.tales("Q4_K_M"), threads=1, pack=pack) as model:
         texts = [story_ids[i : i + 20] for i in range(4)]
 
         def walk(ids: list[int]) -> np.ndarray[Any, Any]:

@@ -36,8 +36,10 @@ class _ObservedLinear(Linear):
 
     __slots__ = ("_sums",)
 
-    def __init__(self, weight: Tensor, bias: FloatArray | None, threads: int, scale: float, sums: _Sums) -> None:
-        super().__init__(weight, bias, threads, scale)
+    def __init__(
+        self, weight: Tensor, bias: FloatArray | None, threads: int, scale: float, sums: _Sums, pack: bool
+    ) -> None:
+        super().__init__(weight, bias, threads, scale, pack)
         self._sums = sums
 
     def __call__(self, x: FloatArray, out: FloatArray, chosen: npt.NDArray[np.int32] | None = None) -> FloatArray:
@@ -52,14 +54,14 @@ class _ObservedLinear(Linear):
 class _ObservedWeights(Weights):
     """Hands out matrices that are observed."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], origin: str, threads: int) -> None:
-        super().__init__(tensors, origin, threads)
+    def __init__(self, tensors: Mapping[str, Tensor], origin: str, threads: int, pack: bool = False) -> None:
+        super().__init__(tensors, origin, threads, pack)
         self.sums: dict[str, _Sums] = {}
 
     def make_linear(self, name: str, weight: Tensor, bias: FloatArray | None, scale: float = 1.0) -> Linear:
         experts = weight.shape[0] if len(weight.shape) == 3 else 1
         sums = self.sums.setdefault(f"{name}.weight", _Sums(experts, weight.shape[-1]))
-        return _ObservedLinear(weight, bias, self.threads, scale, sums)
+        return _ObservedLinear(weight, bias, self.threads, scale, sums, self._pack)
 
 
 def collect(

@@ -15,6 +15,7 @@ from blockquant._tensor import QuantizedTensor
 from blockquant.errors import BlockquantError
 
 FloatArray = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 Tensor = QuantizedTensor | npt.NDArray[Any]
 
 _F32 = find_format("F32").ggml_type
@@ -25,12 +26,15 @@ class Linear:
     """A weight matrix [n, k] ready to multiply: `linear(x, out)` writes x [rows, k] @ w.T + bias into out [rows, n].
 
     Of a matrix per expert, [experts, n, k], each row of x takes the one that `chosen`, int32 [rows], names. Goes
-    straight to the compiled function, because shapes were checked when the model was loaded.
+    straight to the compiled function, because shapes were checked when the model was loaded. With `pack` the first
+    product lays the weights out as `blockquant.pack` does; rows are decoded from where they were.
     """
 
-    __slots__ = ("_bias", "_data", "_kind", "_scale", "is_float32", "shape", "threads")
+    __slots__ = ("_bias", "_data", "_kind", "_laid_out", "_lanes", "_scale", "is_float32", "shape", "threads")
 
-    def __init__(self, weight: Tensor, bias: FloatArray | None, threads: int, scale: float = 1.0) -> None:
+    def __init__(
+        self, weight: Tensor, bias: FloatArray | None, threads: int, scale: float = 1.0, pack: bool = False
+    ) -> None:
         if isinstance(weight, QuantizedTensor):
             weight.format.require_implemented()
             self._data, self._kind = weight.data, weight.format.ggml_type
@@ -42,14 +46,26 @@ class Linear:
         self._bias, self._scale = bias, scale
         self.is_float32 = self._kind == _F32
         self.threads = threads
+        # What is multiplied: the stored rows, strips of them, or strips that are still to be made.
+        self._laid_out: Array | None = None if pack and isinstance(weight, QuantizedTensor) else self._data
+        self._lanes = 0
 
     def __call__(self, x: FloatArray, out: FloatArray, chosen: npt.NDArray[np.int32] | None = None) -> FloatArray:
-        _core.matmul(x, self._data, self._kind, out, self.threads, False, chosen)
+        weights, lanes = self._laid_out, self._lanes
+        if weights is None:
+            weights, lanes = self._lay_out()
+        _core.matmul(x, weights, self._kind, out, self.threads, False, chosen, lanes)
         if self._scale != 1.0:
             out *= self._scale
         if self._bias is not None:
             out += self._bias
         return out
+
+    def _lay_out(self) -> tuple[Array, int]:
+        lanes, strips = _core.lay_out_weights(self._data, self._kind, self.threads)
+        weights = self._data if strips is None else strips
+        self._lanes, self._laid_out = lanes, weights  # in this order: another thread may multiply meanwhile
+        return weights, lanes
 
     def rows(self, index: Sequence[int], out: FloatArray) -> None:
         """Decode the chosen rows (embeddings of tokens) into out [len(index), k]."""
@@ -60,11 +76,11 @@ class Linear:
 class Weights:
     """The tensors of an open GGUF file, handed out with their shapes checked.
 
-    `tensors` maps names to arrays; `origin` names the file in error messages.
+    `tensors` maps names to arrays; `origin` names the file in error messages; `pack` is as for `Linear`.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], origin: str, threads: int) -> None:
-        self._tensors, self._origin, self.threads = tensors, origin, threads
+    def __init__(self, tensors: Mapping[str, Tensor], origin: str, threads: int, pack: bool = False) -> None:
+        self._tensors, self._origin, self.threads, self._pack = tensors, origin, threads, pack
         self._taken: set[str] = set()
 
     def __contains__(self, name: object) -> bool:
@@ -91,7 +107,10 @@ class Weights:
 
     def make_linear(self, name: str, weight: Tensor, bias: FloatArray | None, scale: float = 1.0) -> Linear:
         """What `linear` hands out; an observer of products overrides it."""
-        return Linear(weight, bias, self.threads, scale)
+        return self._plain_linear(weight, bias, scale)
+
+    def _plain_linear(self, weight: Tensor, bias: FloatArray | None, scale: float) -> Linear:
+        return Linear(weight, bias, self.threads, scale, self._pack)
 
     def linears(self, prefix: str, parts: Mapping[str, int], fused: str, k: int) -> Mapping[str, Linear]:
         """The matrices `parts`, name -> n: tensors of their own, or in this order the rows of one called `fused`."""
@@ -107,7 +126,7 @@ class Weights:
             rows = slice(start, start + n)
             pieces = whole[rows], None if bias is None else bias[rows]
             # An observer sees the common input once, with the first part.
-            found[part] = Linear(*pieces, self.threads, scale) if found else self.make_linear(name, *pieces, scale)
+            found[part] = self._plain_linear(*pieces, scale) if found else self.make_linear(name, *pieces, scale)
             start += n
         return found
 
