@@ -92,6 +92,24 @@ EncodeRowFn reference_encoder(FormatId id) {
     }
 }
 
+bool encoder_uses_imatrix(FormatId id) {
+    switch (id) {
+        case FormatId::F32:
+        case FormatId::F16:
+        case FormatId::BF16:
+        case FormatId::Q8_0:
+        case FormatId::TQ1_0:
+        case FormatId::TQ2_0:
+        case FormatId::MXFP4:
+        case FormatId::NVFP4:
+        case FormatId::Q1_0:
+        case FormatId::Q2_0:
+            return false;
+        default:
+            return true;
+    }
+}
+
 void prepare_encoder(FormatId id) {
     using encode::Grid;
     switch (id) {

@@ -7,66 +7,88 @@
 namespace bq {
 namespace {
 
-// The largest magnitude of n elements, which is the same in whatever order they are taken.
+// The bits of the largest magnitude of n elements in each place of a vector; as integers, so that NaNs are
+// the largest.
 template <class V, int n>
-BQ_INLINE float largest_magnitude(const float* x) {
-    auto m = V::abs(V::load(x));
-    for (int i = V::kLanes; i < n; i += V::kLanes) m = V::max(V::abs(V::load(x + i)), m);
-    return V::max_across(m);
+BQ_INLINE typename V::Int largest_bits(const float* x) {
+    constexpr int kVectors = n / V::kLanes, kChains = kVectors < 4 ? kVectors : 4;
+    const auto bits = [&](int i) BQ_INLINE_LAMBDA {
+        return V::bit_and(V::bits_of(V::load(x + i * V::kLanes)), V::splat_int(INT32_MAX));
+    };
+    typename V::Int m[kChains];
+    for (int c = 0; c < kChains; ++c) m[c] = bits(c);
+    for (int i = kChains; i < kVectors; ++i) m[i % kChains] = V::max(m[i % kChains], bits(i));
+    for (int c = 1; c < kChains; ++c) m[0] = V::max(m[0], m[c]);
+    return m[0];
 }
 
-// The lowest and the highest of n elements of `count` runs that follow each other, one run per lane. Which of
+// The largest magnitude of n elements of kLanes runs that follow each other, one run per lane. A NaN is
+// larger than all numbers.
+template <class V, int n, int kRuns = V::kLanes>
+BQ_INLINE typename V::Float magnitudes_of_runs(const float* x) {
+    if constexpr (kRuns == 1) {
+        return V::from_bits(largest_bits<V, n>(x));
+    } else {
+        auto a = magnitudes_of_runs<V, n, kRuns / 2>(x);
+        auto b = magnitudes_of_runs<V, n, kRuns / 2>(x + kRuns / 2 * n);
+        V::template regroup<kRuns>(a, b);
+        return V::from_bits(V::max(V::bits_of(a), V::bits_of(b)));
+    }
+}
+
+// Watches out for NaNs and infinities among what goes into an encoder.
+template <class V>
+struct Watch {
+    typename V::Int seen = V::splat_int(0);  // negative in a lane that has seen one
+    // Integers that are not negative, or INT32_MIN for what no integer is.
+    BQ_INLINE void levels(typename V::Int v) { seen = V::bit_or(seen, v); }
+    // Magnitudes, NaNs too.
+    BQ_INLINE void magnitudes(typename V::Float v) { levels(V::add(V::bits_of(v), V::splat_int(0x800000))); }
+    BQ_INLINE bool all_finite() const { return !V::any(V::less(seen, V::splat_int(0))); }
+};
+
+// The lowest and the highest of n elements of kLanes runs that follow each other, one run per lane. Which of
 // two zeros they are is left open.
 template <class V>
 struct Extremes {
     typename V::Float low, high;
 };
 
-template <class V, int n>
-BQ_INLINE Extremes<V> extremes_of_runs(const float* x, int64_t count) {
-    float lows[4 * V::kLanes] = {}, highs[4 * V::kLanes] = {};
-    for (int64_t l = 0; l < count; ++l, x += n) {
+template <class V, int n, int kRuns = V::kLanes>
+BQ_INLINE Extremes<V> extremes_of_runs(const float* x) {
+    if constexpr (kRuns == 1) {
         auto low = V::load(x), high = low;
         for (int i = V::kLanes; i < n; i += V::kLanes) {
             const auto v = V::load(x + i);
             low = V::min(v, low);
             high = V::max(v, high);
         }
-        V::store_four_lowest(lows + 4 * l, low);
-        V::store_four_highest(highs + 4 * l, high);
+        return {low, high};
+    } else {
+        auto a = extremes_of_runs<V, n, kRuns / 2>(x),
+             b = extremes_of_runs<V, n, kRuns / 2>(x + kRuns / 2 * n);
+        V::template regroup<kRuns>(a.low, b.low);
+        V::template regroup<kRuns>(a.high, b.high);
+        return {V::min(a.low, b.low), V::max(a.high, b.high)};
     }
-    Columns<V, 4> low, high;
-    load_runs<V>(lows, 4, count, low);
-    load_runs<V>(highs, 4, count, high);
-    Extremes<V> e = {column<V>(low, 0), column<V>(high, 0)};
-    for (int i = 1; i < 4; ++i) {
-        e.low = V::min(column<V>(low, i), e.low);
-        e.high = V::max(column<V>(high, i), e.high);
-    }
-    return e;
 }
 
-template <class V>
-BQ_INLINE typename V::Float magnitude_of(const Extremes<V>& e) {
-    return V::abs(V::max(e.high, negative<V>(e.low)));
-}
-
-// search::peak_of.
+// search::peak_of of kLanes runs.
 template <class V, int n>
-BQ_INLINE typename V::Float peak_of_runs(const float* x, int64_t count) {
-    const Extremes<V> e = extremes_of_runs<V, n>(x, count);
+BQ_INLINE typename V::Float peak_of_runs(const float* x) {
+    const Extremes<V> e = extremes_of_runs<V, n>(x);
     const auto mirrored = negative<V>(e.low);
     const auto peak = V::select(V::less(e.high, mirrored), e.low, V::abs(e.high));
-    const auto tie = V::both(V::equal(e.high, mirrored), V::less(V::splat(0), e.high));
-    if (!V::any(tie)) return peak;
+    uint32_t ties = V::mask_bits(V::both(V::equal(e.high, mirrored), V::less(V::splat(0), e.high)));
+    if (ties == 0) return peak;
     float peaks[V::kLanes];
     V::store(peaks, peak);
-    for (int64_t l = 0; l < count; ++l)
-        for (int i = 0; i < n; ++i)
-            if (x[l * n + i] == peaks[l] || x[l * n + i] == -peaks[l]) {
-                peaks[l] = peaks[l] != 0 ? x[l * n + i] : 0.0f;
-                break;
-            }
+    for (int l = 0; ties != 0; ++l, ties >>= 1)
+        if (ties & 1) {
+            const float *run = x + l * n, magnitude = peaks[l];
+            while (*run != magnitude && *run != -magnitude) ++run;
+            peaks[l] = *run;
+        }
     return V::load(peaks);
 }
 
@@ -88,10 +110,6 @@ template <class V>
 BQ_INLINE typename V::Float finite_inverse(typename V::Float scale) {
     const auto inverse = V::div(V::splat(1), scale);
     return V::select(V::less(inverse, V::splat(__builtin_inff())), inverse, V::splat(0));
-}
-BQ_INLINE float finite_inverse(float scale) {
-    const float inverse = 1.0f / scale;
-    return inverse < __builtin_inff() ? inverse : 0.0f;
 }
 
 // Elements i and i + 16 of integers below 32 into byte i; only their low four bits are taken.
@@ -118,32 +136,44 @@ BQ_INLINE void store_levels_32(const typename V::Int (&v)[32 / V::kLanes], Block
     if constexpr (requires { b.qh; }) store_fifth_bits_32<V>(v, b.qh);
 }
 
-// Encodes a row in steps of kStep blocks (or runs) of n elements: prepare(x, count, at) finds the scales of
-// as many as V has lanes, which go to the places from `at` on of arrays of kStep; then encode(x, block, at)
-// is called for each. Scales take long chains of operations: those of a step overlap.
+// Encodes a row in steps of kStep blocks (or runs) of n elements: prepare(x, at) finds the scales of as many
+// as V has lanes, which go to the places from `at` on of arrays of kStep; then encode(x, block, at) is called
+// for each, or the first of each kTogether. Scales take long chains of operations: those of a step overlap.
 template <class V>
 constexpr int kStep = 4 * V::kLanes;
 
-template <class V, int n, class Prepare, class Encode>
+template <class V, int n, int kTogether = 1, class Prepare, class Encode>
 BQ_INLINE void each_step(const float* x, int64_t blocks, Prepare prepare, Encode encode) {
+    float last[n * V::kLanes];  // those of too few blocks for the lanes, and zeros
     for (int64_t begin = 0; begin < blocks; begin += kStep<V>) {
         const int64_t left = blocks - begin;
         const int count = left < kStep<V> ? static_cast<int>(left) : kStep<V>;
         const float* from = x + begin * n;
-        for (int at = 0; at < count; at += V::kLanes)
-            prepare(from + n * at, count - at < V::kLanes ? count - at : V::kLanes, at);
-        for (int at = 0; at < count; ++at) encode(from + n * at, begin + at, at);
+        for (int at = 0; at < count; at += V::kLanes) {
+            const float* runs = from + n * at;
+            if (const int some = count - at; some < V::kLanes) {
+                memset(last, 0, sizeof last);
+                memcpy(last, runs, static_cast<size_t>(some * n) * sizeof(float));
+                runs = last;
+            }
+            prepare(runs, at);
+        }
+        for (int at = 0; at < count; at += kTogether) encode(from + n * at, begin + at, at);
     }
 }
 
+// From here on, encoders return false if x may hold a NaN or an infinity. If it does not, they have encoded
+// it nevertheless.
+
 // In the next two, values that do not fit an integer give one whose low byte is 0, as in legacy.cpp.
 template <class V, class Block, int limit>
-void encode_peaks(const float* x, uint8_t* out, int64_t k) {
+bool encode_peaks(const float* x, uint8_t* out, int64_t k) {
     Block* blocks = reinterpret_cast<Block*>(out);
+    Watch<V> watch;
     float inverses[kStep<V>];
     uint16_t d[kStep<V>];
-    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
-        const auto scale = V::div(peak_of_runs<V, 32>(from, count), V::splat(static_cast<float>(-limit)));
+    const auto prepare = [&](const float* from, int at) BQ_INLINE_LAMBDA {
+        const auto scale = V::div(peak_of_runs<V, 32>(from), V::splat(static_cast<float>(-limit)));
         V::store(inverses + at, inverse_or_zero<V>(scale));
         V::store_halves(d + at, scale);
     };
@@ -153,21 +183,24 @@ void encode_peaks(const float* x, uint8_t* out, int64_t k) {
         typename V::Int levels[32 / V::kLanes];
         for (int p = 0; p < 32 / V::kLanes; ++p) {
             const auto value = V::add(V::mul(V::load(from + p * V::kLanes), inverse), offset);
-            levels[p] = V::min(V::truncate_to_int(value), V::splat_int(2 * limit - 1));
+            const auto level = V::truncate_to_int(value);
+            watch.levels(level);
+            levels[p] = V::min(level, V::splat_int(2 * limit - 1));
         }
         blocks[b].d = d[at];
         store_levels_32<V>(levels, blocks[b]);
     };
     each_step<V, 32>(x, k / 32, prepare, encode);
+    return watch.all_finite();
 }
 
 // Of each run, in the lanes of low, the sign of the first zero where that is the lowest.
 template <class V, int n>
-BQ_INLINE typename V::Float with_first_zeros(const float* x, int count, typename V::Float low) {
+BQ_INLINE typename V::Float with_first_zeros(const float* x, typename V::Float low) {
     if (!V::any(V::equal(low, V::splat(0)))) return low;
     float lows[V::kLanes];
     V::store(lows, low);
-    for (int l = 0; l < count; ++l, x += n) {
+    for (int l = 0; l < V::kLanes; ++l, x += n) {
         if (lows[l] != 0) continue;
         int first = 0;
         while (x[first] != 0) ++first;
@@ -177,13 +210,14 @@ BQ_INLINE typename V::Float with_first_zeros(const float* x, int count, typename
 }
 
 template <class V, class Block, int top>
-void encode_ranges(const float* x, uint8_t* out, int64_t k) {
+bool encode_ranges(const float* x, uint8_t* out, int64_t k) {
     Block* blocks = reinterpret_cast<Block*>(out);
+    Watch<V> watch;
     float lows[kStep<V>], inverses[kStep<V>];
     uint16_t d[kStep<V>], m[kStep<V>];
-    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
-        const Extremes<V> e = extremes_of_runs<V, 32>(from, count);
-        const auto low = with_first_zeros<V, 32>(from, count, e.low);
+    const auto prepare = [&](const float* from, int at) BQ_INLINE_LAMBDA {
+        const Extremes<V> e = extremes_of_runs<V, 32>(from);
+        const auto low = with_first_zeros<V, 32>(from, e.low);
         const auto high = V::select(V::equal(e.high, low), low, e.high);
         const auto scale = V::div(V::sub(high, low), V::splat(static_cast<float>(top)));
         V::store(lows + at, low);
@@ -197,12 +231,14 @@ void encode_ranges(const float* x, uint8_t* out, int64_t k) {
         for (int p = 0; p < 32 / V::kLanes; ++p) {
             const auto value = V::mul(V::sub(V::load(from + p * V::kLanes), low), inverse);
             levels[p] = V::truncate_to_int(V::add(value, V::splat(0.5f)));
+            watch.levels(levels[p]);
         }
         blocks[b].d = d[at];
         blocks[b].m = m[at];
         store_levels_32<V>(levels, blocks[b]);
     };
     each_step<V, 32>(x, k / 32, prepare, encode);
+    return watch.all_finite();
 }
 
 // Halves away from zero, for |value| < 2^22: the addend is the float below 0.5, so that what is just below a
@@ -215,12 +251,15 @@ BQ_INLINE typename V::Int round_half_away(typename V::Float value) {
 }
 
 template <class V>
-void encode_q8_0(const float* x, uint8_t* out, int64_t k, const float*) {
+bool encode_q8_0(const float* x, uint8_t* out, int64_t k) {
     BlockQ8_0* blocks = reinterpret_cast<BlockQ8_0*>(out);
+    Watch<V> watch;
     float inverses[kStep<V>];
     uint16_t d[kStep<V>];
-    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
-        const auto scale = V::div(magnitude_of<V>(extremes_of_runs<V, 32>(from, count)), V::splat(127));
+    const auto prepare = [&](const float* from, int at) BQ_INLINE_LAMBDA {
+        const auto magnitude = magnitudes_of_runs<V, 32>(from);
+        watch.magnitudes(magnitude);
+        const auto scale = V::div(magnitude, V::splat(127));
         V::store(inverses + at, finite_inverse<V>(scale));
         V::store_halves(d + at, scale);
     };
@@ -232,6 +271,7 @@ void encode_q8_0(const float* x, uint8_t* out, int64_t k, const float*) {
         });
     };
     each_step<V, 32>(x, k / 32, prepare, encode);
+    return watch.all_finite();
 }
 
 template <class V>

@@ -23,7 +23,7 @@ BQ_INLINE void load_weighted(const float* x, const float* importance, int64_t co
 
 template <class S, class V, class Block, int limit>
 void encode_symmetric(const float* x, uint8_t* out, int64_t k, const float* imatrix) {
-    if (!imatrix) return encode_peaks<V, Block, limit>(x, out, k);
+    if (!imatrix) return static_cast<void>(encode_peaks<V, Block, limit>(x, out, k));
     Block* blocks = reinterpret_cast<Block*>(out);
     const float mean = mean_square(x, k);
     for (int64_t n = 0; n < k / 32; n += S::kLanes) {
@@ -46,7 +46,7 @@ void encode_symmetric(const float* x, uint8_t* out, int64_t k, const float* imat
 
 template <class S, class V, class Block, int top>
 void encode_affine(const float* x, uint8_t* out, int64_t k, const float* imatrix) {
-    if (!imatrix) return encode_ranges<V, Block, top>(x, out, k);
+    if (!imatrix) return static_cast<void>(encode_ranges<V, Block, top>(x, out, k));
     constexpr AffineWalk kWalk = search::importance_walk(top);
     Block* blocks = reinterpret_cast<Block*>(out);
     const float mean = mean_square(x, k);

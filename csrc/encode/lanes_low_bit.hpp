@@ -10,79 +10,132 @@
 namespace bq {
 namespace {
 
-// 0, 1 or 2.
-template <class V>
-BQ_INLINE typename V::Int trit_of(typename V::Float value) {
-    const auto half = V::splat(0.5f), minus_half = V::splat(-0.5f);
-    const auto at_least_zero = V::increment(V::less(minus_half, value), V::splat_int(0));
-    return V::increment(V::less_equal(half, value), at_least_zero);
+// Twice the inverse of a scale, with which elements from half the scale on reach 1, and none reaches 3. For a
+// scale too small for its inverse to be finite, elements are infinite or NaN.
+struct TwiceInverse {
+    float value;
+    // The inverse is finite, twice is not: elements are to be doubled afterwards.
+    bool halved;
+};
+BQ_INLINE TwiceInverse twice_inverse(float scale) {
+    const float inverse = 1.0f / scale;
+    const bool halved = inverse < __builtin_inff() && !(2 * inverse < __builtin_inff());
+    return {halved ? inverse : 2 * inverse, halved};
 }
 
-// The bytes of an element of a TQ1_0 block whose five trits, `stride` elements apart, make the number with
-// those digits to base 3: as a fraction of 3^5, in 256ths, rounded up. (13 n + 242) / 243 rounds 13 n / 243
-// up, and the product is that quotient.
-constexpr int kQuotientBy243 = 4316;
-constexpr bool quotient_is_exact() {
+// The elements from x on and those from x + next on as -1, 0 or 1 in words; NaNs and infinities as -1.
+template <class V, bool halved, int next = V::kLanes>
+BQ_INLINE typename V::Int signs_of(const float* x, typename V::Float twice) {
+    const auto whole = [&](const float* from) BQ_INLINE_LAMBDA {
+        auto value = V::mul(V::load(from), twice);
+        if (halved) value = V::add(value, value);
+        return V::truncate_to_int(value);
+    };
+    const auto w = V::narrow(whole(x), whole(x + next));
+    return V::min_word(V::max_word(w, V::splat_word(-1)), V::splat_word(1));
+}
+
+// Stores bytes as words(i) gives them for the 2 kLanes from i on, n of them and what fills up 4 kLanes.
+template <class V, int n, class Words>
+BQ_INLINE void store_words_as_bytes(uint8_t* out, Words words) {
+    constexpr int kWords = 2 * V::kLanes;
+    for (int i = 0; i < n; i += 2 * kWords)
+        V::store_narrowed(out + i, words(i), words(i + kWords < n ? i + kWords : i));
+}
+
+// The byte of an element of a TQ1_0 block for five trits that make a number to base 3: as a fraction of 3^5,
+// in 256ths, rounded up. That is the number and 13 / 243 of it, rounded up, which for all but 0 is one more
+// than rounded down.
+constexpr int kThirteenBy243 = 3506;  // in 65536ths
+constexpr int byte_of_trits(int number) {
+    return number + (number * kThirteenBy243 >> 16) + (number > 0);
+}
+constexpr bool bytes_of_trits_are_exact() {
     for (int number = 0; number < 243; ++number)
-        if (number + ((13 * number + 242) * kQuotientBy243 >> 20) != (256 * number + 242) / 243) return false;
+        if (byte_of_trits(number) != (256 * number + 242) / 243) return false;
     return true;
 }
-static_assert(quotient_is_exact());
-
-template <class V, int stride>
-BQ_INLINE typename V::Int five_trits(const float* x, typename V::Float inverse) {
-    auto number = V::splat_int(0);
-    for (int t = 0; t < 5; ++t) {
-        const auto trit = trit_of<V>(V::mul(V::load(x + t * stride), inverse));
-        number = V::add(V::add(number, V::template shift_left<1>(number)), trit);
+static_assert(bytes_of_trits_are_exact());
+struct BytesOfTrits {
+    uint8_t v[256];
+    constexpr BytesOfTrits() : v() {
+        for (int number = 0; number < 243; ++number) v[number] = static_cast<uint8_t>(byte_of_trits(number));
     }
-    const auto thirteen = V::mul(number, V::splat_int(13 * kQuotientBy243));
-    return V::add(number, V::template shift_right<20>(V::add(thirteen, V::splat_int(242 * kQuotientBy243))));
+};
+constexpr BytesOfTrits kBytesOfTrits;
+
+template <class V, bool halved>
+BQ_INLINE void store_trits(const float* x, typename V::Float twice, BlockTQ1_0& block) {
+    // The number of five trits that are `stride` elements apart.
+    const auto number = [&](const float* from, auto stride) BQ_INLINE_LAMBDA {
+        constexpr int kStride = decltype(stride)::value, kNext = V::kLanes < kStride ? V::kLanes : 0;
+        auto sum = signs_of<V, halved, kNext>(from, twice);
+        for (int t = 1; t < 5; ++t) {
+            const auto three = V::add_word(V::add_word(sum, sum), sum);
+            sum = V::add_word(three, signs_of<V, halved, kNext>(from + t * kStride, twice));
+        }
+        return V::add_word(sum, V::splat_word(121));  // five trits are 0, 1 or 2
+    };
+    alignas(64) uint8_t bytes[64], last[64];
+    store_words_as_bytes<V, 48>(bytes, [&](int i) BQ_INLINE_LAMBDA {
+        const auto n = i < 32 ? number(x + i, Index<32>{}) : number(x + 160 + i - 32, Index<16>{});
+        const auto more =
+            V::add_word(V::template times_word<kThirteenBy243>(n), V::min_word(n, V::splat_word(1)));
+        return V::add_word(n, more);
+    });
+    memcpy(block.qs, bytes, sizeof block.qs);
+    store_words_as_bytes<V, 16>(last, [&](int i) BQ_INLINE_LAMBDA {
+        constexpr int kNext = V::kLanes < 16 ? V::kLanes : 0;
+        return V::add_word(signs_of<V, halved, kNext>(x + 240 + i, twice), V::splat_word(1));
+    });
+    // Four trits to a byte, the fifth 0; four bytes at once, which do not reach 256.
+    const auto trits = [&](int t) BQ_INLINE_LAMBDA { return load_as<uint32_t>(last + 4 * t); };
+    const uint32_t numbers = trits(0) * 81 + trits(1) * 27 + trits(2) * 9 + trits(3) * 3;
+    for (int i = 0; i < 4; ++i) block.qh[i] = kBytesOfTrits.v[numbers >> 8 * i & 255];
 }
 
-template <class V>
-void encode_tq1_0(const float* x, uint8_t* out, int64_t k, const float*) {
-    BlockTQ1_0* blocks = reinterpret_cast<BlockTQ1_0*>(out);
-    for (int64_t n = 0; n < k / 256; ++n, x += 256) {
-        const float scale = largest_magnitude<V, 256>(x);
-        const auto inverse = V::splat(finite_inverse(scale));
-        blocks[n].d = V::half_of(scale);
-        fill_levels<V, 32>(blocks[n].qs,
-                           [&](int i) BQ_INLINE_LAMBDA { return five_trits<V, 32>(x + i, inverse); });
-        fill_levels<V, 16>(blocks[n].qs + 32,
-                           [&](int i) BQ_INLINE_LAMBDA { return five_trits<V, 16>(x + 160 + i, inverse); });
-        uint8_t last[16];  // four trits to a byte, the fifth 0
-        fill_levels<V, 16>(
-            last, [&](int i) BQ_INLINE_LAMBDA { return trit_of<V>(V::mul(V::load(x + 240 + i), inverse)); });
-        for (int i = 0; i < 4; ++i) {
-            const int number = last[i] * 81 + last[i + 4] * 27 + last[i + 8] * 9 + last[i + 12] * 3;
-            blocks[n].qh[i] = static_cast<uint8_t>(number + ((13 * number + 242) * kQuotientBy243 >> 20));
+template <class V, bool halved>
+BQ_INLINE void store_trits(const float* x, typename V::Float twice, BlockTQ2_0& block) {
+    store_words_as_bytes<V, 64>(block.qs, [&](int i) BQ_INLINE_LAMBDA {
+        const float* from = x + i / 32 * 128 + i % 32;
+        auto sum = signs_of<V, halved>(from + 96, twice);
+        for (int part = 2; part >= 0; --part)
+            sum = V::add_word(V::template shift_left_word<2>(sum),
+                              signs_of<V, halved>(from + 32 * part, twice));
+        return V::add_word(sum, V::splat_word(1 + 4 + 16 + 64));  // 0, 1 or 2 in each place
+    });
+}
+
+template <class V, class Block>
+bool encode_ternary_blocks(const float* x, uint8_t* out, int64_t k) {
+    constexpr int kBlock = 256;
+    constexpr int kBlocks = 4;  // whose scales are found ahead: they take long chains of operations
+    Watch<V> watch;
+    Block* blocks = reinterpret_cast<Block*>(out);
+    for (int64_t left = k / kBlock; left > 0; left -= kBlocks) {
+        const int count = left < kBlocks ? static_cast<int>(left) : kBlocks;
+        float scales[kBlocks];
+        for (int b = 0; b < count; ++b) {
+            const auto largest = V::from_bits(largest_bits<V, kBlock>(x + kBlock * b));
+            watch.magnitudes(largest);
+            scales[b] = V::max_across(largest);
+        }
+        for (int b = 0; b < count; ++b, ++blocks, x += kBlock) {
+            blocks->d = V::half_of(scales[b]);
+            // Elements count as 0 if the inverse is infinite.
+            const TwiceInverse twice = twice_inverse(scales[b]);
+            if (twice.halved)
+                store_trits<V, true>(x, V::splat(twice.value), *blocks);
+            else
+                store_trits<V, false>(x, V::splat(twice.value < __builtin_inff() ? twice.value : 0), *blocks);
         }
     }
+    return watch.all_finite();
 }
 
 template <class V>
-void encode_tq2_0(const float* x, uint8_t* out, int64_t k, const float*) {
-    BlockTQ2_0* blocks = reinterpret_cast<BlockTQ2_0*>(out);
-    for (int64_t n = 0; n < k / 256; ++n, x += 256) {
-        const float scale = largest_magnitude<V, 256>(x);
-        const auto inverse = V::splat(finite_inverse(scale));
-        blocks[n].d = V::half_of(scale);
-        for (int half = 0; half < 2; ++half)
-            fill_levels<V, 32>(blocks[n].qs + 32 * half, [&](int i) BQ_INLINE_LAMBDA {
-                const float* from = x + 128 * half + i;
-                const auto trit = [&](int part) BQ_INLINE_LAMBDA {
-                    return trit_of<V>(V::mul(V::load(from + 32 * part), inverse));
-                };
-                const auto low = V::bit_or(trit(0), V::template shift_left<2>(trit(1)));
-                const auto high = V::bit_or(trit(2), V::template shift_left<2>(trit(3)));
-                return V::bit_or(low, V::template shift_left<4>(high));
-            });
-    }
-}
-
-template <class V>
-void encode_q1_0(const float* x, uint8_t* out, int64_t k, const float*) {
+bool encode_q1_0(const float* x, uint8_t* out, int64_t k) {
+    Watch<V> watch;
     BlockQ1_0* blocks = reinterpret_cast<BlockQ1_0*>(out);
     for (int64_t n = 0; n < k / 128; n += V::kLanes) {
         const int64_t left = k / 128 - n, count = left < V::kLanes ? left : V::kLanes;
@@ -106,51 +159,51 @@ void encode_q1_0(const float* x, uint8_t* out, int64_t k, const float*) {
             for (int i = 0; i < 4 * V::kTile; ++i)
                 magnitudes = V::add(magnitudes, V::abs(column<V>(tiles, i)));
         }
+        watch.magnitudes(magnitudes);  // of NaNs and infinities neither are sums finite
         uint16_t scales[V::kLanes];
         store_scales_f16<V>(scales, V::div(magnitudes, V::splat(128)));
         for (int64_t b = 0; b < count; ++b) blocks[n + b].d = scales[b];
     }
-}
-
-// Pairs of bits, one to a byte, to four in a byte each: of 64 levels sixteen bytes.
-template <class V>
-BQ_INLINE void store_pairs_of_64(const uint8_t* levels, uint8_t* qs) {
-    typename V::Int bytes[16 / V::kLanes];
-    for (int p = 0; p < 16 / V::kLanes; ++p) {
-        const auto four = V::load_int(reinterpret_cast<const int32_t*>(levels + p * 4 * V::kLanes));
-        const auto low = V::bit_or(four, V::template shift_right<6>(four));
-        bytes[p] = V::bit_or(low, V::template shift_right<12>(low));
-    }
-    V::store_bytes_of_16(qs, bytes);
+    return watch.all_finite();
 }
 
 template <class V>
-void encode_q2_0(const float* x, uint8_t* out, int64_t k, const float*) {
+bool encode_q2_0(const float* x, uint8_t* out, int64_t k) {
     BlockQ2_0* blocks = reinterpret_cast<BlockQ2_0*>(out);
-    float inverses[kStep<V>];
+    Watch<V> watch;
+    float twice[kStep<V>];
     uint16_t d[kStep<V>];
-    uint8_t levels[64 * kStep<V>];  // packed after a step, when they have reached the cache
-    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
-        const auto scale = magnitude_of<V>(extremes_of_runs<V, 64>(from, count));
-        V::store(inverses + at, inverse_or_zero<V>(scale));
-        V::store_halves(d + at, scale);
+    uint64_t halved = 0;  // blocks of the step: see TwiceInverse
+    static_assert(kStep<V> <= 64);
+    const auto prepare = [&](const float* from, int at) BQ_INLINE_LAMBDA {
+        const auto magnitude = magnitudes_of_runs<V, 64>(from);
+        watch.magnitudes(magnitude);
+        V::store_halves(d + at, magnitude);
+        const auto inverse = inverse_or_zero<V>(magnitude), more = V::add(inverse, inverse);
+        const auto infinity = V::splat(__builtin_inff());
+        const auto is_halved = V::but_not(V::less(inverse, infinity), V::less(more, infinity));
+        V::store(twice + at, V::select(is_halved, inverse, more));
+        if (at == 0) halved = 0;
+        halved |= static_cast<uint64_t>(V::mask_bits(is_halved)) << at;
     };
-    const auto encode = [&](const float* from, int64_t, int at) BQ_INLINE_LAMBDA {
+    const auto encode = [&](const float* from, int64_t b, int at) BQ_INLINE_LAMBDA {
+        constexpr int kWords = 2 * V::kLanes;
         // A scale too small for its inverse to be finite makes every element -1.
-        const auto inverse = V::splat(inverses[at]);
-        const auto offset = V::splat_int(inverses[at] < __builtin_inff() ? 1 : 0);
-        fill_levels<V, 64>(levels + 64 * at, [&](int i) BQ_INLINE_LAMBDA {
-            return V::add(round_half_away<V>(V::mul(V::load(from + i), inverse)), offset);
-        });
+        const auto store = [&](auto is_halved) BQ_INLINE_LAMBDA {
+            typename V::Int signs[64 / kWords];
+            for (int i = 0; i < 64 / kWords; ++i)
+                signs[i] =
+                    signs_of<V, decltype(is_halved)::value != 0>(from + i * kWords, V::splat(twice[at]));
+            V::store_quads(blocks[b].qs, signs);
+        };
+        blocks[b].d = d[at];
+        if (halved >> at & 1)
+            store(Index<1>{});
+        else
+            store(Index<0>{});
     };
-    for (int64_t left = k / 64; left > 0; left -= kStep<V>, x += 64 * kStep<V>, blocks += kStep<V>) {
-        const int64_t count = left < kStep<V> ? left : kStep<V>;
-        each_step<V, 64>(x, count, prepare, encode);
-        for (int64_t b = 0; b < count; ++b) {
-            blocks[b].d = d[b];
-            store_pairs_of_64<V>(levels + 64 * b, blocks[b].qs);
-        }
-    }
+    each_step<V, 64>(x, k / 64, prepare, encode);
+    return watch.all_finite();
 }
 
 // The sign of a value in the place that it has in a code.
@@ -159,18 +212,8 @@ BQ_INLINE typename V::Int sign_of_code(typename V::Float v) {
     return V::bit_and(V::template shift_right<28>(V::bits_of(v)), V::splat_int(8));
 }
 
-// The nearest of the doubled E2M1 values 0 1 2 3 4 6 8 12 times the scale, of two equally near the smaller,
-// for magnitudes not far beyond the largest: the bounds between the values are exact, and so are the
-// distances near them.
-template <class V>
-BQ_INLINE typename V::Int nearest_code(typename V::Float v, const typename V::Float (&bounds)[7]) {
-    const auto magnitude = V::abs(v);
-    auto code = V::splat_int(0);
-    for (int i = 0; i < 7; ++i) code = V::increment(V::less(bounds[i], magnitude), code);
-    return V::bit_or(code, V::select(V::less(bounds[0], magnitude), sign_of_code<V>(v), V::splat_int(0)));
-}
-
-// The same for any magnitude and scale: the first of the values at the smallest distance, as it rounds.
+// The nearest of the doubled E2M1 values 0 1 2 3 4 6 8 12 times the scale, for any magnitude and scale: the
+// first of the values at the smallest distance, as it rounds.
 template <class V>
 BQ_INLINE typename V::Int nearest_code_by_distance(typename V::Float v, float scale) {
     const auto magnitude = V::abs(v);
@@ -184,22 +227,6 @@ BQ_INLINE typename V::Int nearest_code_by_distance(typename V::Float v, float sc
         distance = V::select(nearer, error, distance);
     }
     return code;
-}
-
-// The bounds of a step's runs: those of run `at` are `at` floats on.
-template <class V>
-struct Bounds {
-    float values[7][kStep<V>];
-};
-
-template <class V>
-BQ_INLINE void set_bounds(typename V::Float scale, Bounds<V>& bounds, int at) {
-    constexpr float kBounds[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
-    for (int i = 0; i < 7; ++i) V::store(bounds.values[i] + at, V::mul(scale, V::splat(kBounds[i])));
-}
-template <class V>
-BQ_INLINE void get_bounds(const Bounds<V>& all, int at, typename V::Float (&bounds)[7]) {
-    for (int i = 0; i < 7; ++i) bounds[i] = V::splat(all.values[i][at]);
 }
 
 // As e8m0_for in microscaling.cpp. The float32 nearest to a logarithm just below p is p itself if the
@@ -225,40 +252,76 @@ BQ_INLINE uint8_t e8m0_of(float largest) {
     return static_cast<uint8_t>(power - 2 + 127);
 }
 
-// The nearest code for a scale that is a power of two, by the first bits of the magnitude: e is the exponent
-// field of an element that is the scale. Four steps of the first two bits of the mantissa, each up to its
-// end, are an octave; the table starts above half the scale. Below it are 1 and, up to a quarter, 0.
-constexpr int32_t kNearestInOctaves[16] = {1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7};
-template <class V>
-BQ_INLINE typename V::Int nearest_code_of_power(typename V::Float v, int e) {
-    const auto magnitude = V::bits_of(V::abs(v));
-    const auto steps = V::template shift_right<21>(V::add(magnitude, V::splat_int(0x1fffff)));
-    const auto place = V::sub(steps, V::splat_int(4 * (e - 1) + 1));
-    const auto code = V::lookup16(kNearestInOctaves, V::max(place, V::splat_int(0)));
-    return V::select(V::less(place, V::splat_int(-4)), V::splat_int(0), V::bit_or(code, sign_of_code<V>(v)));
+// The nearest of the E2M1 values to magnitudes by their first bits: four steps of the first two bits of the
+// mantissa are an octave. Entry 0 is for what is at most a quarter, 1 to 4 for what is up to a half, and so
+// on.
+constexpr Codes kNearestInOctaves({0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5,
+                                   6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7});
+// The upper half of a float, of which the first two bits of the mantissa are to count in steps from the entry
+// 0 of the table on: what is to be taken from it, if a quarter has the field `exponent`.
+constexpr int first_step(int exponent) {
+    return (exponent << 7) - 32;
 }
+// A lane's two codes, from the words of two values.
+template <class V>
+BQ_INLINE typename V::Int nearest_codes(typename V::Int values, typename V::Int first_steps) {
+    const auto magnitudes = V::bit_and(values, V::splat_int(0x7fff7fff));
+    const auto steps = V::template shift_right_word<5>(V::sub_word(magnitudes, first_steps));
+    const auto codes = V::signed_lookup(kNearestInOctaves, steps, values);
+    return V::dot_words(codes, V::splat_int(0x00100001));
+}
+// What is added to the bits of a float so that its upper half is that of a magnitude not below its own.
+constexpr int kUpwards = 0xffff;
 
 template <class V>
-void encode_mxfp4(const float* x, uint8_t* out, int64_t k, const float*) {
+bool encode_mxfp4(const float* x, uint8_t* out, int64_t k) {
+    Watch<V> watch;
     BlockMXFP4* blocks = reinterpret_cast<BlockMXFP4*>(out);
-    float magnitudes[kStep<V>];
-    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
-        V::store(magnitudes + at, magnitude_of<V>(extremes_of_runs<V, 32>(from, count)));
+    uint8_t stored[kStep<V>];
+    int32_t first_steps[kStep<V>];
+    const auto prepare = [&](const float* from, int at) BQ_INLINE_LAMBDA {
+        const auto magnitudes = magnitudes_of_runs<V, 32>(from);
+        watch.magnitudes(magnitudes);
+        const auto bits = V::bits_of(magnitudes);
+        // All but the smallest numbers and those just below a power of two.
+        const auto e = V::sub(V::template shift_right<23>(bits), V::splat_int(2));
+        const auto mantissa = V::bit_and(bits, V::splat_int(0x7fffff));
+        // A magnitude above a bound of the table by less than its upper half tells is one step on already.
+        const auto first = V::add(V::template shift_left<7>(e), V::splat_int(first_step(-2) + 1));
+        V::store_bytes(stored + at, e);
+        V::store_int(first_steps + at, V::bit_or(first, V::template shift_left<16>(first)));
+        if (V::any(V::either(V::less(V::splat_int(0x7fffff - 100), mantissa),
+                             V::less(bits, V::splat_int(0x800000))))) {
+            float largest[V::kLanes];
+            V::store(largest, magnitudes);
+            for (int l = 0; l < V::kLanes; ++l) {
+                stored[at + l] = e8m0_of(largest[l]);
+                first_steps[at + l] = (first_step(stored[at + l] - 2) + 1) * 0x10001;
+            }
+        }
     };
     const auto encode = [&](const float* from, int64_t b, int at) BQ_INLINE_LAMBDA {
-        const uint8_t e = e8m0_of(magnitudes[at]);
-        typename V::Int codes[32 / V::kLanes];
-        if (e < 3 || e >= 253) {  // a quarter of the scale is subnormal, or the largest values overflow
-            for (int p = 0; p < 32 / V::kLanes; ++p)
-                codes[p] = nearest_code_by_distance<V>(V::load(from + p * V::kLanes), fp4::half_of_e8m0(e));
-        } else {
-            for (int p = 0; p < 32 / V::kLanes; ++p)
-                codes[p] = nearest_code_of_power<V>(V::load(from + p * V::kLanes), e);
-        }
+        constexpr int kHalf = 16 / V::kLanes;
+        const uint8_t e = stored[at];
         blocks[b].e = e;
-        store_nibbles_32<V>(codes, blocks[b].qs);
+        if (e < 3 || e >= 253) {  // a quarter of the scale is subnormal, or the largest values overflow
+            typename V::Int codes[2 * kHalf];
+            for (int p = 0; p < 2 * kHalf; ++p)
+                codes[p] = nearest_code_by_distance<V>(V::load(from + p * V::kLanes), fp4::half_of_e8m0(e));
+            return store_nibbles_32<V>(codes, blocks[b].qs);
+        }
+        typename V::Int bytes[kHalf];
+        for (int p = 0; p < kHalf; ++p) {
+            const auto upwards = [&](int i) BQ_INLINE_LAMBDA {
+                return V::add(V::bits_of(V::load(from + i * V::kLanes)), V::splat_int(kUpwards));
+            };
+            bytes[p] = nearest_codes<V>(V::pair_upper(upwards(p), upwards(p + kHalf)),
+                                        V::splat_int(first_steps[at]));
+        }
+        V::store_bytes_of_16(blocks[b].qs, bytes);
     };
     each_step<V, 32>(x, k / 32, prepare, encode);
+    return watch.all_finite();
 }
 
 // As ue4m3_of in microscaling.cpp, of numbers >= 0.
@@ -274,40 +337,79 @@ BQ_INLINE typename V::Int ue4m3_of(typename V::Float scale) {
                      V::select(V::less(scale, V::splat(256)), normal, largest));
 }
 
+// Bounds between the values of NVFP4, times a scale, have seven bits at most and so are upper halves of
+// floats; as magnitudes are, once rounded up, which leaves them on their side of each bound. Such numbers
+// differ by a 256th at least, which is more than a quotient that is slightly too small errs by: these are the
+// inverses of the scales for such quotients, twice as large as the values are.
+struct InversesOfUe4m3 {
+    float v[128];
+    constexpr InversesOfUe4m3() : v() {
+        for (uint8_t code = 1; code < kLargestUe4m3; ++code)
+            v[code] = (1 - 0x1p-12f) / fp4::half_of_ue4m3(code);
+    }
+};
+constexpr InversesOfUe4m3 kInversesOfUe4m3;
+
 template <class V>
-void encode_nvfp4(const float* x, uint8_t* out, int64_t k, const float*) {
+bool encode_nvfp4(const float* x, uint8_t* out, int64_t k) {
+    Watch<V> watch;
+    constexpr int kRuns = 4;
     BlockNVFP4* blocks = reinterpret_cast<BlockNVFP4*>(out);
-    float run_scales[kStep<V>];
     uint8_t stored[kStep<V>];
-    Bounds<V> bounds;
-    const auto prepare = [&](const float* from, int count, int at) BQ_INLINE_LAMBDA {
-        const auto magnitude = magnitude_of<V>(extremes_of_runs<V, 16>(from, count));
-        const auto code = ue4m3_of<V>(V::div(magnitude, V::splat(6)));
-        const auto scale = V::mul(V::from_bits(V::template shift_left<20>(code)), V::splat(0x1p119f));
-        V::store(run_scales + at, scale);
-        set_bounds<V>(scale, bounds, at);
+    uint64_t unusual = 0;  // runs of the step
+    static_assert(kStep<V> <= 64);
+    const auto prepare = [&](const float* from, int at) BQ_INLINE_LAMBDA {
+        const auto magnitudes = magnitudes_of_runs<V, 16>(from);
+        watch.magnitudes(magnitudes);
+        const auto code = ue4m3_of<V>(V::div(magnitudes, V::splat(6)));
         V::store_bytes(stored + at, code);
+        // Elements are perhaps too large for scales as small or as large as these.
+        const auto ends =
+            V::either(V::equal(code, V::splat_int(0)), V::equal(code, V::splat_int(kLargestUe4m3)));
+        if (at == 0) unusual = 0;
+        unusual |= static_cast<uint64_t>(V::mask_bits(ends)) << at;
     };
     const auto encode = [&](const float* from, int64_t r, int at) BQ_INLINE_LAMBDA {
-        BlockNVFP4& b = blocks[r / 4];
-        uint8_t own[16];
-        b.scales[r % 4] = stored[at];
-        if (stored[at] == 0 || stored[at] == kLargestUe4m3) {  // perhaps too small
-            fill_levels<V, 16>(own, [&](int i) BQ_INLINE_LAMBDA {
-                return nearest_code_by_distance<V>(V::load(from + i), run_scales[at]);
-            });
-        } else {
-            typename V::Float own_bounds[7];
-            get_bounds<V>(bounds, at, own_bounds);
-            fill_levels<V, 16>(
-                own, [&](int i) BQ_INLINE_LAMBDA { return nearest_code<V>(V::load(from + i), own_bounds); });
+        BlockNVFP4& b = blocks[r / kRuns];
+        memcpy(b.scales, stored + at, kRuns);
+        if (unusual >> at & 15) {
+            for (int run = 0; run < kRuns; ++run, from += 16) {
+                const float scale = fp4::half_of_ue4m3(stored[at + run]);
+                uint8_t own[16];
+                fill_levels<V, 16>(own, [&](int i) BQ_INLINE_LAMBDA {
+                    return nearest_code_by_distance<V>(V::load(from + i), scale);
+                });
+                // Elements i and i + 8 to byte i.
+                const auto low = load_as<uint64_t>(own), high = load_as<uint64_t>(own + 8);
+                const uint64_t bytes = low | high << 4;
+                memcpy(b.qs + run * 8, &bytes, 8);
+            }
+            return;
         }
-        // Elements i and i + 8 to byte i.
-        const auto low = load_as<uint64_t>(own), high = load_as<uint64_t>(own + 8);
-        const uint64_t bytes = low | high << 4;
-        memcpy(b.qs + r % 4 * 8, &bytes, 8);
+        const auto quotients = [&](int run, int i) BQ_INLINE_LAMBDA {
+            const auto bits = V::bits_of(V::load(from + 16 * run + i));
+            const auto upwards = V::bit_and(V::add(bits, V::splat_int(kUpwards)), V::splat_int(~kUpwards));
+            return V::bits_of(V::mul(V::from_bits(upwards), V::splat(kInversesOfUe4m3.v[stored[at + run]])));
+        };
+        const auto first_steps = V::splat_int(first_step(126) * 0x10001);  // the scale is half the real one
+        for (int run = 0; run < kRuns; run += 2) {
+            typename V::Int bytes[16 / V::kLanes];
+            if constexpr (V::kLanes == 16) {
+                bytes[0] = nearest_codes<V>(V::pair_upper_of_eights(quotients(run, 0), quotients(run + 1, 0)),
+                                            first_steps);
+            } else {
+                constexpr int kParts = 8 / V::kLanes;
+                for (int p = 0; p < 2 * kParts; ++p) {
+                    const int own = run + p / kParts, i = p % kParts * V::kLanes;
+                    bytes[p] = nearest_codes<V>(V::pair_upper(quotients(own, i), quotients(own, i + 8)),
+                                                first_steps);
+                }
+            }
+            V::store_bytes_of_16(b.qs + run * 8, bytes);
+        }
     };
-    each_step<V, 16>(x, k / 16, prepare, encode);
+    each_step<V, 16, kRuns>(x, k / 16, prepare, encode);
+    return watch.all_finite();
 }
 
 }  // namespace

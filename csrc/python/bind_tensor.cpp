@@ -25,7 +25,7 @@ uint8_t* mutable_bytes(py::array& a) {
 // Elements that are checked and then encoded, when no imatrix ties a row together: few, so that they are
 // still in the level-1 cache, but enough to give each lane of the encoder a block.
 int64_t piece_of_row(const FormatInfo& format) {
-    constexpr int64_t kLeast = 512, kMost = 4096, kLanes = 32;
+    constexpr int64_t kLeast = 1024, kMost = 4096, kLanes = 16;
     if (format.run == 256) return kLeast;  // one block at a time
     return std::clamp(kLanes * format.block_size, kLeast, kMost);
 }
@@ -49,11 +49,12 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
                 "imatrix has the wrong size");
         experts = array.shape(0);
         require(experts > 0 && source.rows % experts == 0, "imatrix has the wrong number of experts");
-        weights = static_cast<const float*>(array.data());
+        if (encoder_uses_imatrix(format.id)) weights = static_cast<const float*>(array.data());
     }
     const int64_t rows_per_expert = std::max<int64_t>(1, source.rows / experts);
     uint8_t* bytes = mutable_bytes(out);
     const bool plain = source.is_plain_f32();
+    const EncodeIfFinite encode_if_finite = weights ? nullptr : table[format.id].encode_if_finite;
     const int64_t pieces = piece_of_row(format);
     std::atomic<int64_t> first_bad{-1};
     std::atomic<bool> out_of_memory{false};
@@ -72,12 +73,14 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
                 const int64_t piece = importance ? k : std::min(k, pieces);
                 for (int64_t at = 0; at < k; at += piece) {
                     const int64_t count = std::min(piece, k - at);
+                    uint8_t* const to = bytes + r * row_bytes + format.row_bytes(at);
+                    if (encode_if_finite && encode_if_finite(row + at, to, count)) continue;
                     const int64_t bad = table.first_nonfinite(row + at, count);
                     if (bad >= 0) {
                         note_first(first_bad, r * k + at + bad);
                         return;
                     }
-                    encode_row(row + at, bytes + r * row_bytes + format.row_bytes(at), count, importance);
+                    if (!encode_if_finite) encode_row(row + at, to, count, importance);
                 }
             }
         });

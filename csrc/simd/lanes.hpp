@@ -22,10 +22,23 @@
 //   store_bytes_of_16(p, v)         those of an array of vectors that has 16 lanes in all
 //   store_words(p, a)               the low halves of the lanes
 //   store_halves(p, a), half_of     floats as f32_to_f16 converts them; of one float
-//   increment(m, a)                 a + 1 where m is set
 //   mask_bits(m)                    lane l as bit l of an unsigned integer
 //   max_across(a), min_across(a)    of all lanes, which hold no NaN
-//   store_four_lowest(p, a)         the lanes folded onto four, by their minimum; _highest by their maximum
+//   regroup<n>(a, b)                for folding the lanes of kLanes vectors, each onto the lane of its place,
+//                                   in pairs of vectors (n = 2), then of their results (n = 4), and so on up
+//                                   to n = kLanes: moves what is to be folded on one place to equal places
+//   max_word min_word sub_word      of the two 16-bit halves of each lane, "words"; sub_word of words without
+//                                   a sign, at least 0; with splat_word, add_word, shift_left_word<n> and
+//                                   shift_right_word<n>; times_word<n>(a), the upper half of the products of
+//                                   words without a sign
+//   dot_words(a, b)                 the sum of the products of a lane's two pairs of words
+//   narrow(a, b)                    two vectors of integers to words, saturated, in whatever order
+//   store_narrowed(p, a, b)         the low bytes of two vectors of narrowed integers, below 256, in order
+//   store_quads(p, v)               of 64 integers in -1..2, narrowed in order: each and 1 to two bits, four
+//                                   of them to a byte, the first lowest
+//   pair_upper(a, b)                the upper halves of the lanes: a's in the lower words, b's in the upper
+//   signed_lookup(table, i, sign)   entries of a Codes, by words 0 <= i < 32; with 8 added in words with the
+//                                   sign bit, but for entry 0
 //   transpose_tile(runs, at, out)   out[e * kLanes + l] = runs[l][at + e] for e < kTile = 4;
 //                                   with <kStride>, rows of the result are that far apart
 //
@@ -38,6 +51,20 @@
 
 namespace bq {
 namespace {
+
+// Thirty-two numbers below 8, the first 0: as bytes, and as words that are followed by what they are with a
+// sign.
+struct Codes {
+    alignas(64) uint8_t bytes[32];
+    alignas(64) int16_t words[64];
+    constexpr explicit Codes(const int (&codes)[32]) : bytes(), words() {
+        for (int i = 0; i < 32; ++i) {
+            bytes[i] = static_cast<uint8_t>(codes[i]);
+            words[i] = static_cast<int16_t>(codes[i]);
+            words[i + 32] = static_cast<int16_t>(codes[i] == 0 ? 0 : codes[i] + 8);
+        }
+    }
+};
 
 // As search::round_to_int, for every float: what adding 1.5 * 2^23 leaves in the mantissa.
 template <class S>

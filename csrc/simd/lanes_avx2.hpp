@@ -133,7 +133,6 @@ struct LanesAvx2 {
     static BQ_INLINE Float gather(const float* base, Int i) { return _mm256_i32gather_ps(base, i, 4); }
     static BQ_INLINE Int gather(const int32_t* base, Int i) { return _mm256_i32gather_epi32(base, i, 4); }
 
-    static BQ_INLINE Int increment(Mask m, Int a) { return _mm256_sub_epi32(a, bits_of(m.bits)); }
     static BQ_INLINE uint32_t mask_bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.bits)); }
     static BQ_INLINE float min_across(Float a) {
         __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -145,11 +144,70 @@ struct LanesAvx2 {
         m = _mm_max_ps(m, _mm_movehl_ps(m, m));
         return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
     }
-    static BQ_INLINE void store_four_lowest(float* p, Float a) {
-        _mm_storeu_ps(p, _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+    template <int n>
+    static BQ_INLINE void regroup(Float& a, Float& b) {
+        const Float x = a, y = b;
+        if constexpr (n == 2) {
+            a = _mm256_unpacklo_ps(x, y);
+            b = _mm256_unpackhi_ps(x, y);
+        } else if constexpr (n == 4) {
+            a = _mm256_shuffle_ps(x, y, 0x44);
+            b = _mm256_shuffle_ps(x, y, 0xee);
+        } else {
+            a = _mm256_permute2f128_ps(x, y, 0x20);
+            b = _mm256_permute2f128_ps(x, y, 0x31);
+        }
     }
-    static BQ_INLINE void store_four_highest(float* p, Float a) {
-        _mm_storeu_ps(p, _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+
+    static BQ_INLINE Int splat_word(int16_t value) { return _mm256_set1_epi16(value); }
+    static BQ_INLINE Int max_word(Int a, Int b) { return _mm256_max_epi16(a, b); }
+    static BQ_INLINE Int min_word(Int a, Int b) { return _mm256_min_epi16(a, b); }
+    static BQ_INLINE Int add_word(Int a, Int b) { return _mm256_add_epi16(a, b); }
+    static BQ_INLINE Int sub_word(Int a, Int b) { return _mm256_subs_epu16(a, b); }
+    template <int n>
+    static BQ_INLINE Int shift_right_word(Int a) {
+        return _mm256_srli_epi16(a, n);
+    }
+    template <int n>
+    static BQ_INLINE Int shift_left_word(Int a) {
+        return _mm256_slli_epi16(a, n);
+    }
+    template <int n>
+    static BQ_INLINE Int times_word(Int a) {
+        return _mm256_mulhi_epu16(a, _mm256_set1_epi16(n));
+    }
+    static BQ_INLINE Int dot_words(Int a, Int b) { return _mm256_madd_epi16(a, b); }
+    static BQ_INLINE Int narrow(Int a, Int b) { return _mm256_packs_epi32(a, b); }
+    static BQ_INLINE void store_narrowed(uint8_t* p, Int a, Int b) {
+        const Int order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256(reinterpret_cast<Int*>(p),
+                            _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), order));
+    }
+    static BQ_INLINE void store_quads(uint8_t* p, const Int (&v)[4]) {
+        const auto quads = [&](int i) BQ_INLINE_LAMBDA {
+            const Int fours = splat_int(0x00040001), sixteens = splat_int(0x00100001);
+            const Int pairs = narrow(dot_words(v[i], fours), dot_words(v[i + 1], fours));
+            return add(dot_words(pairs, sixteens), splat_int(0x55));
+        };
+        const Int words = narrow(quads(0), quads(2)), bytes = _mm256_packus_epi16(words, words);
+        _mm_storeu_si128(
+            reinterpret_cast<__m128i*>(p),
+            _mm_unpacklo_epi8(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+    }
+    static BQ_INLINE Int pair_upper(Int a, Int b) {
+        return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa);
+    }
+    static BQ_INLINE Int signed_lookup(const Codes& table, Int i, Int sign) {
+        const auto sixteen = [&](int from) BQ_INLINE_LAMBDA {
+            return _mm256_broadcastsi128_si256(
+                _mm_load_si128(reinterpret_cast<const __m128i*>(table.bytes + from)));
+        };
+        // The upper bytes of the words look up entry 0, or nothing.
+        const Int low = _mm256_shuffle_epi8(sixteen(0), i), high = _mm256_shuffle_epi8(sixteen(16), i);
+        const Int code = _mm256_blendv_epi8(low, high, _mm256_cmpgt_epi16(i, _mm256_set1_epi16(15)));
+        const Int bit = _mm256_and_si256(_mm256_srli_epi16(sign, 12), _mm256_set1_epi16(8));
+        const Int some = _mm256_cmpgt_epi16(code, _mm256_setzero_si256());
+        return _mm256_or_si256(code, _mm256_and_si256(bit, some));
     }
 
     // Rows of the result are kStride floats apart.

@@ -101,9 +101,6 @@ struct LanesAvx512 {
     static BQ_INLINE Float gather(const float* base, Int i) { return _mm512_i32gather_ps(i, base, 4); }
     static BQ_INLINE Int gather(const int32_t* base, Int i) { return _mm512_i32gather_epi32(i, base, 4); }
 
-    static BQ_INLINE Int increment(Mask m, Int a) {
-        return _mm512_mask_add_epi32(a, m.bits, a, _mm512_set1_epi32(1));
-    }
     static BQ_INLINE uint32_t mask_bits(Mask m) { return m.bits; }
     static BQ_INLINE float min_across(Float a) {
         return LanesAvx2::min_across(_mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
@@ -112,13 +109,65 @@ struct LanesAvx512 {
         return LanesAvx2::max_across(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
     }
 
-    static BQ_INLINE void store_four_lowest(float* p, Float a) {
-        LanesAvx2::store_four_lowest(p,
-                                     _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    template <int n>
+    static BQ_INLINE void regroup(Float& a, Float& b) {
+        const Float x = a, y = b;
+        if constexpr (n == 2) {
+            a = _mm512_unpacklo_ps(x, y);
+            b = _mm512_unpackhi_ps(x, y);
+        } else if constexpr (n == 4) {
+            a = _mm512_shuffle_ps(x, y, 0x44);
+            b = _mm512_shuffle_ps(x, y, 0xee);
+        } else {
+            a = _mm512_shuffle_f32x4(x, y, 0x88);
+            b = _mm512_shuffle_f32x4(x, y, 0xdd);
+        }
     }
-    static BQ_INLINE void store_four_highest(float* p, Float a) {
-        LanesAvx2::store_four_highest(p,
-                                      _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+
+    static BQ_INLINE Int splat_word(int16_t value) { return _mm512_set1_epi16(value); }
+    static BQ_INLINE Int max_word(Int a, Int b) { return _mm512_max_epi16(a, b); }
+    static BQ_INLINE Int min_word(Int a, Int b) { return _mm512_min_epi16(a, b); }
+    static BQ_INLINE Int add_word(Int a, Int b) { return _mm512_add_epi16(a, b); }
+    static BQ_INLINE Int sub_word(Int a, Int b) { return _mm512_subs_epu16(a, b); }
+    template <int n>
+    static BQ_INLINE Int shift_right_word(Int a) {
+        return _mm512_srli_epi16(a, n);
+    }
+    template <int n>
+    static BQ_INLINE Int shift_left_word(Int a) {
+        return _mm512_slli_epi16(a, n);
+    }
+    template <int n>
+    static BQ_INLINE Int times_word(Int a) {
+        return _mm512_mulhi_epu16(a, _mm512_set1_epi16(n));
+    }
+    static BQ_INLINE Int dot_words(Int a, Int b) { return _mm512_madd_epi16(a, b); }
+    static BQ_INLINE Int narrow(Int a, Int b) { return _mm512_packs_epi32(a, b); }
+    static BQ_INLINE void store_narrowed(uint8_t* p, Int a, Int b) {
+        const Int order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(a, b)));
+    }
+    static BQ_INLINE void store_quads(uint8_t* p, const Int (&v)[2]) {
+        const Int fours = splat_int(0x00040001), sixteens = splat_int(0x00100001);
+        const Int pairs = narrow(dot_words(v[0], fours), dot_words(v[1], fours));
+        const __m128i bytes = _mm512_cvtepi32_epi8(add(dot_words(pairs, sixteens), splat_int(0x55)));
+        const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(bytes, order));
+    }
+    static BQ_INLINE Int pair_upper(Int a, Int b) {
+        return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(a, 16), b);
+    }
+    // Of two runs of 16 elements: each run's elements i and i + 8 are a pair.
+    static BQ_INLINE Int pair_upper_of_eights(Int a, Int b) {
+        const Int pairs = _mm512_set_epi16(63, 47, 61, 45, 59, 43, 57, 41, 55, 39, 53, 37, 51, 35, 49, 33, 31,
+                                           15, 29, 13, 27, 11, 25, 9, 23, 7, 21, 5, 19, 3, 17, 1);
+        return _mm512_permutex2var_epi16(a, pairs, b);
+    }
+    static BQ_INLINE Int signed_lookup(const Codes& table, Int i, Int sign) {
+        const Int half = _mm512_srli_epi16(sign, 10), bit = _mm512_set1_epi16(32);
+        const Int place = _mm512_ternarylogic_epi32(i, half, bit, 0xf8);  // i | half & bit
+        return _mm512_permutex2var_epi16(_mm512_load_si512(table.words), place,
+                                         _mm512_load_si512(table.words + 32));
     }
 
     template <int kStride = kLanes>

@@ -135,15 +135,83 @@ struct LanesNeon {
         return load_int(values);
     }
 
-    static BQ_INLINE Int increment(Mask m, Int a) { return vsubq_s32(a, vreinterpretq_s32_u32(m.bits)); }
     static BQ_INLINE uint32_t mask_bits(Mask m) {
         const uint32x4_t places = {1, 2, 4, 8};
         return vaddvq_u32(vandq_u32(m.bits, places));
     }
     static BQ_INLINE float min_across(Float a) { return vminvq_f32(a); }
     static BQ_INLINE float max_across(Float a) { return vmaxvq_f32(a); }
-    static BQ_INLINE void store_four_lowest(float* p, Float a) { store(p, a); }
-    static BQ_INLINE void store_four_highest(float* p, Float a) { store(p, a); }
+    template <int n>
+    static BQ_INLINE void regroup(Float& a, Float& b) {
+        const Float x = a, y = b;
+        if constexpr (n == 2) {
+            a = vzip1q_f32(x, y);
+            b = vzip2q_f32(x, y);
+        } else {
+            const float64x2_t p = vreinterpretq_f64_f32(x), q = vreinterpretq_f64_f32(y);
+            a = vreinterpretq_f32_f64(vzip1q_f64(p, q));
+            b = vreinterpretq_f32_f64(vzip2q_f64(p, q));
+        }
+    }
+
+    static BQ_INLINE int16x8_t words(Int a) { return vreinterpretq_s16_s32(a); }
+    static BQ_INLINE uint16x8_t plain_words(Int a) { return vreinterpretq_u16_s32(a); }
+    static BQ_INLINE Int splat_word(int16_t value) { return vreinterpretq_s32_s16(vdupq_n_s16(value)); }
+    static BQ_INLINE Int max_word(Int a, Int b) {
+        return vreinterpretq_s32_s16(vmaxq_s16(words(a), words(b)));
+    }
+    static BQ_INLINE Int min_word(Int a, Int b) {
+        return vreinterpretq_s32_s16(vminq_s16(words(a), words(b)));
+    }
+    static BQ_INLINE Int add_word(Int a, Int b) {
+        return vreinterpretq_s32_s16(vaddq_s16(words(a), words(b)));
+    }
+    static BQ_INLINE Int sub_word(Int a, Int b) {
+        return vreinterpretq_s32_u16(vqsubq_u16(plain_words(a), plain_words(b)));
+    }
+    template <int n>
+    static BQ_INLINE Int shift_right_word(Int a) {
+        return vreinterpretq_s32_u16(vshrq_n_u16(plain_words(a), n));
+    }
+    template <int n>
+    static BQ_INLINE Int shift_left_word(Int a) {
+        return vreinterpretq_s32_u16(vshlq_n_u16(plain_words(a), n));
+    }
+    template <int n>
+    static BQ_INLINE Int times_word(Int a) {
+        const uint16x8_t w = plain_words(a);
+        const uint16x8_t low = vreinterpretq_u16_u32(vmull_n_u16(vget_low_u16(w), n));
+        const uint16x8_t high = vreinterpretq_u16_u32(vmull_n_u16(vget_high_u16(w), n));
+        return vreinterpretq_s32_u16(vuzp2q_u16(low, high));
+    }
+    static BQ_INLINE Int dot_words(Int a, Int b) {
+        const Int low = vmull_s16(vget_low_s16(words(a)), vget_low_s16(words(b)));
+        return vpaddq_s32(low, vmull_high_s16(words(a), words(b)));
+    }
+    static BQ_INLINE Int narrow(Int a, Int b) {
+        return vreinterpretq_s32_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)));
+    }
+    static BQ_INLINE void store_narrowed(uint8_t* p, Int a, Int b) {
+        vst1q_u8(p, vcombine_u8(vmovn_u16(plain_words(a)), vmovn_u16(plain_words(b))));
+    }
+    static BQ_INLINE void store_quads(uint8_t* p, const Int (&v)[8]) {
+        const auto quads = [&](int i) BQ_INLINE_LAMBDA {
+            const Int fours = splat_int(0x00040001), sixteens = splat_int(0x00100001);
+            const Int pairs = narrow(dot_words(v[i], fours), dot_words(v[i + 1], fours));
+            return add(dot_words(pairs, sixteens), splat_int(0x55));
+        };
+        store_bytes_of_16(p, {quads(0), quads(2), quads(4), quads(6)});
+    }
+    static BQ_INLINE Int pair_upper(Int a, Int b) {
+        return vreinterpretq_s32_s16(vtrn2q_s16(words(a), words(b)));
+    }
+    static BQ_INLINE Int signed_lookup(const Codes& table, Int i, Int sign) {
+        const uint8x16x2_t entries = {{vld1q_u8(table.bytes), vld1q_u8(table.bytes + 16)}};
+        // The upper bytes of the words look up entry 0.
+        const uint16x8_t code = vreinterpretq_u16_u8(vqtbl2q_u8(entries, vreinterpretq_u8_s32(i)));
+        const uint16x8_t bit = vandq_u16(vshrq_n_u16(plain_words(sign), 12), vdupq_n_u16(8));
+        return vreinterpretq_s32_u16(vorrq_u16(code, vandq_u16(bit, vtstq_u16(code, code))));
+    }
 
     template <int kStride = kLanes>
     static BQ_INLINE void transpose_tile(const float* const* runs, int64_t at, float* out) {

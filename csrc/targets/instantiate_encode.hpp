@@ -13,6 +13,12 @@
 namespace bq {
 namespace {
 
+// An encoder that watches out for NaNs and infinities where there are none, and that takes no imatrix.
+template <EncodeIfFinite encode>
+void encode_finite(const float* x, uint8_t* out, int64_t k, const float*) {
+    encode(x, out, k);
+}
+
 // V is the vocabulary of one register; E one of at most eight lanes, for the formats of a grid.
 template <class V, class E = V>
 void fill_encoders(KernelTable& table) {
@@ -21,13 +27,17 @@ void fill_encoders(KernelTable& table) {
     const auto set = [&](FormatId id, EncodeRow encode) {
         table.formats[static_cast<int>(id)].encode = encode;
     };
+    const auto set_watchful = [&](FormatId id, EncodeRow encode, EncodeIfFinite encode_if_finite) {
+        set(id, encode);
+        table.formats[static_cast<int>(id)].encode_if_finite = encode_if_finite;
+    };
     set(F16, encode_f16<V>);
     set(BF16, encode_bf16<V>);
-    set(Q4_0, encode_symmetric<S, V, BlockQ4_0, 8>);
-    set(Q4_1, encode_affine<S, V, BlockQ4_1, 15>);
-    set(Q5_0, encode_symmetric<S, V, BlockQ5_0, 16>);
-    set(Q5_1, encode_affine<S, V, BlockQ5_1, 31>);
-    set(Q8_0, encode_q8_0<V>);
+    set_watchful(Q4_0, encode_symmetric<S, V, BlockQ4_0, 8>, encode_peaks<V, BlockQ4_0, 8>);
+    set_watchful(Q4_1, encode_affine<S, V, BlockQ4_1, 15>, encode_ranges<V, BlockQ4_1, 15>);
+    set_watchful(Q5_0, encode_symmetric<S, V, BlockQ5_0, 16>, encode_peaks<V, BlockQ5_0, 16>);
+    set_watchful(Q5_1, encode_affine<S, V, BlockQ5_1, 31>, encode_ranges<V, BlockQ5_1, 31>);
+    set_watchful(Q8_0, encode_finite<encode_q8_0<V>>, encode_q8_0<V>);
     set(Q2_K, encode_affine_k<S, V, BlockQ2_K>);
     set(Q3_K, encode_q3_k<S, V>);
     set(Q4_K, encode_affine_k<S, V, BlockQ4_K>);
@@ -42,12 +52,14 @@ void fill_encoders(KernelTable& table) {
     set(IQ3_S, encode_grid<encode::FormatIQ3_S, E>);
     set(IQ4_NL, encode_iq4_nl<S, V>);
     set(IQ4_XS, encode_iq4_xs<S, V>);
-    set(TQ1_0, encode_tq1_0<V>);
-    set(TQ2_0, encode_tq2_0<V>);
-    set(MXFP4, encode_mxfp4<V>);
-    set(NVFP4, encode_nvfp4<V>);
-    set(Q1_0, encode_q1_0<V>);
-    set(Q2_0, encode_q2_0<V>);
+    set_watchful(TQ1_0, encode_finite<encode_ternary_blocks<V, BlockTQ1_0>>,
+                 encode_ternary_blocks<V, BlockTQ1_0>);
+    set_watchful(TQ2_0, encode_finite<encode_ternary_blocks<V, BlockTQ2_0>>,
+                 encode_ternary_blocks<V, BlockTQ2_0>);
+    set_watchful(MXFP4, encode_finite<encode_mxfp4<V>>, encode_mxfp4<V>);
+    set_watchful(NVFP4, encode_finite<encode_nvfp4<V>>, encode_nvfp4<V>);
+    set_watchful(Q1_0, encode_finite<encode_q1_0<V>>, encode_q1_0<V>);
+    set_watchful(Q2_0, encode_finite<encode_q2_0<V>>, encode_q2_0<V>);
 }
 
 }  // namespace

@@ -101,6 +101,10 @@ using MatmulFloatPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_
 // One row of k floats to blocks. imatrix is nullptr or holds k weights. Bytes are ggml's.
 using EncodeRow = void (*)(const float* x, uint8_t* out, int64_t k, const float* imatrix);
 
+// The same without an imatrix, of floats that may not be finite: false if one perhaps is a NaN or an
+// infinity. If they turn out to be finite, they have been encoded nevertheless.
+using EncodeIfFinite = bool (*)(const float* x, uint8_t* out, int64_t k);
+
 // The index of the first NaN or infinity, or -1.
 using FirstNonfinite = int64_t (*)(const float* x, int64_t n);
 
@@ -119,6 +123,8 @@ struct FormatKernels {
     // Much faster, for activations that are rounded to bfloat16; nullptr where there is none.
     MatmulFloatPanels matmul_bf16_panels = nullptr;
     EncodeRow encode = nullptr;
+    // nullptr where looking for NaNs ahead costs little beside encoding.
+    EncodeIfFinite encode_if_finite = nullptr;
 };
 
 // Quantizes rows begin <= r < end of x [rows, k] into the arrays that `out` points at (which the caller

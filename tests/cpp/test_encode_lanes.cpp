@@ -305,3 +305,84 @@ TEST_CASE("float formats convert NaNs and infinities as the reference does") {
         for (int copies = 0; copies < 3; ++copies) x.push_back(std::bit_cast<float>(bits));
     for (const FormatId id : {FormatId::F16, FormatId::BF16}) check_row(format_info(id), tables, x, nullptr);
 }
+
+// Ends of the intervals of magnitudes that E2M1 rounds to one value, and the floats beside them, of both
+// signs, in runs whose largest magnitude is six times the scale.
+std::vector<float> around_bounds(float scale, int run) {
+    std::vector<float> x;
+    for (const float bound : {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f})
+        for (int step = -2; step <= 2; ++step)
+            for (const float sign : {1.0f, -1.0f}) {
+                if (x.size() % static_cast<size_t>(run) == 0) x.push_back(6 * scale);
+                const uint32_t bits = std::bit_cast<uint32_t>(bound * scale);
+                x.push_back(sign * std::bit_cast<float>(bits + static_cast<uint32_t>(step)));
+            }
+    while (x.size() % 64 != 0) x.push_back(0.0f);
+    return x;
+}
+
+TEST_CASE("elements around the bounds between the values of MXFP4 and NVFP4, for every scale") {
+    const auto tables = runnable_kernels();
+    for (int power = -120; power <= 124; ++power) {
+        CAPTURE(power);
+        check_row(format_info(FormatId::MXFP4), tables, around_bounds(std::ldexp(1.0f, power), 32), nullptr);
+    }
+    for (int code = 1; code < 127; ++code) {
+        CAPTURE(code);
+        const float scale = code < 8 ? std::ldexp(static_cast<float>(code), -9)
+                                     : std::ldexp(8.0f + static_cast<float>(code % 8), code / 8 - 10);
+        check_row(format_info(FormatId::NVFP4), tables, around_bounds(scale, 16), nullptr);
+    }
+}
+
+// Scales whose inverse is finite, infinite, and finite while twice the inverse is not.
+TEST_CASE("scales around the smallest with an inverse") {
+    const auto tables = runnable_kernels();
+    Rng rng(9);
+    for (const FormatId id :
+         {FormatId::TQ1_0, FormatId::TQ2_0, FormatId::Q2_0, FormatId::Q8_0, FormatId::Q4_0})
+        for (const float largest : {0x1p-125f, 0x1p-126f, 0x1.8p-127f, 0x1p-127f, 0x1.8p-128f,
+                                    0x1.000008p-128f, 0x1p-128f, 0x1p-129f, 0x1p-149f}) {
+            CAPTURE(largest);
+            for (const float factor : {1.0f, 8.0f, 127.0f}) {
+                std::vector<float> x(1024);
+                for (float& v : x) {
+                    const auto eighths = static_cast<float>(rng.next() >> 20 & 7);
+                    v = random_sign(rng) * (largest * eighths / 8) * factor;
+                }
+                for (size_t i = 0; i < x.size(); i += 32) x[i] = largest * factor;
+                check_row(format_info(id), tables, x, nullptr);
+            }
+        }
+}
+
+TEST_CASE("encoders that look for NaNs and infinities themselves find them") {
+    const auto tables = runnable_kernels();
+    for (FormatId id : encoded_formats()) {
+        const FormatInfo& f = format_info(id);
+        CAPTURE(std::string(f.name));
+        Rng rng(static_cast<uint64_t>(id) + 31);
+        const int64_t k = 3 * 256;
+        const std::vector<float> x = row_of(0, k, rng), zeros(x.size());
+        std::vector<uint8_t> expected(static_cast<size_t>(f.row_bytes(k))), out(expected.size());
+        reference_encoder(id)(x.data(), expected.data(), k, nullptr);
+        for (const KernelTable* table : tables) {
+            const EncodeIfFinite encode = (*table)[id].encode_if_finite;
+            if (encode == nullptr) continue;
+            CAPTURE(std::string(table->isa));
+            CHECK(encode(x.data(), out.data(), k));
+            CHECK(out == expected);
+            CHECK(encode(zeros.data(), out.data(), k));
+            int64_t missed = 0;
+            for (const uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xffc00000u, 0x7f800001u,
+                                        0xff800001u, 0x7fffffffu, 0xffffffffu})
+                for (const auto& finite : {x, zeros})
+                    for (int64_t at = 0; at < k; ++at) {
+                        std::vector<float> with = finite;
+                        with[static_cast<size_t>(at)] = std::bit_cast<float>(bits);
+                        missed += encode(with.data(), out.data(), k);
+                    }
+            CHECK(missed == 0);
+        }
+    }
+}

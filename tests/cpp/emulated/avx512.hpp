@@ -157,3 +157,28 @@ static inline __m256i bq_emulated_cvtneps_pbh(__m512 a) {
 #define _mm512_cvtne2ps_pbh(high, low)                                                 \
     simde_mm512_inserti32x8(simde_mm512_castsi256_si512(bq_emulated_cvtneps_pbh(low)), \
                             bq_emulated_cvtneps_pbh(high), 1)
+
+// SIMDe 0.7.4 gives this name to the form with a mask.
+#undef _mm512_madd_epi16
+#define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
+
+template <int kLanes>
+static inline __m512 bq_emulated_shuffle_f32x4(__m512 a, __m512 b) {
+    float from[2][16], to[16];
+    std::memcpy(from[0], &a, sizeof a);
+    std::memcpy(from[1], &b, sizeof b);
+    for (int lane = 0; lane < 4; ++lane)
+        std::memcpy(to + 4 * lane, from[lane / 2] + 4 * (kLanes >> 2 * lane & 3), 16);
+    std::memcpy(&a, to, sizeof a);
+    return a;
+}
+#undef _mm512_shuffle_f32x4
+#define _mm512_shuffle_f32x4(a, b, lanes) bq_emulated_shuffle_f32x4<lanes>(a, b)
+
+static inline __m512i bq_emulated_mulhi_epu16(__m512i a, __m512i b) {
+    const __m256i low = _mm256_mulhi_epu16(simde_mm512_castsi512_si256(a), simde_mm512_castsi512_si256(b));
+    const __m256i high = _mm256_mulhi_epu16(bq_emulated_upper<__m256i>(a), bq_emulated_upper<__m256i>(b));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_mulhi_epu16
+#define _mm512_mulhi_epu16(a, b) bq_emulated_mulhi_epu16(a, b)
