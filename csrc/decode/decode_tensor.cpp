@@ -13,8 +13,8 @@ constexpr int64_t kPiece = 2048;
 // Pieces that are handed out together, so that small inputs stay on one thread.
 constexpr int64_t kGrain = 4;
 // Outputs from this size on would push everything else out of the caches and be gone from them themselves
-// before somebody reads them. They are written past the caches where that is faster, too: for float32 and for
-// copies. Those of 16-bit floats wait for the values rather than for the memory.
+// before somebody reads them. They are written past the caches where that is faster, too: for float32 and
+// between floats. Blocks wait for the values of 16-bit floats rather than for the memory.
 constexpr int64_t kPastCacheBytes = int64_t{24} << 20;
 
 bool is_copy(const FormatInfo& format, DecodedType type) {
@@ -36,10 +36,11 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
     const FormatKernels& kernel = table[format.id];
     const int64_t width = type == DecodedType::f32 ? 4 : 2;
     const bool copies = is_copy(format, type);
-    const bool past_cache = elements * width >= kPastCacheBytes && (copies || type == DecodedType::f32);
+    const bool past_cache =
+        elements * width >= kPastCacheBytes && (type == DecodedType::f32 || format.block_size == 1);
     const StreamCopy stream = past_cache ? table.stream_copy : nullptr;
-    const bool direct =
-        kernel.decode_f32_past_caches != nullptr && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+    const bool direct = type == DecodedType::f32 && kernel.decode_f32_past_caches != nullptr &&
+                        reinterpret_cast<uintptr_t>(out) % 64 == 0;
     const auto decode = [&](int64_t from, int64_t count, void* to) {
         const uint8_t* at = blocks + format.row_bytes(from);
         if (type == DecodedType::f32)
