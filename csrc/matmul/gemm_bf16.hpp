@@ -38,12 +38,14 @@ struct GemmBf16 {
         }
     }
 
+    // `next` is the next tile, which is asked for.
     template <int kCount>
-    static BQ_NOINLINE void multiply(const uint32_t* panel, const uint32_t* x, int pairs, bool is_first,
-                                     float (*sums)[kLanes]) {
+    static BQ_NOINLINE void multiply(const uint32_t* panel, const uint32_t* x, const uint32_t* next,
+                                     int pairs, bool is_first, float (*sums)[kLanes]) {
         T::Floats sum[kCount];
         unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::zero(); });
         for (int p = 0; p < pairs; ++p) {
+            prefetch<1>(reinterpret_cast<const uint8_t*>(next + p * kCount));
             const __m512bh low = reinterpret(_mm512_load_si512(panel + p * kLanes));
             const __m512bh high = reinterpret(_mm512_load_si512(panel + p * kLanes + kLanes / 2));
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
@@ -74,8 +76,8 @@ static void matmul_bf16_panels(const uint8_t* w, int64_t w_row_bytes, int64_t be
             BQ_INLINE_LAMBDA { G::fill(w, w_row_bytes, n, end, at, depth, panel); },
         [&](int64_t r, auto rows, int64_t at, int depth, float (*sums)[G::kLanes]) BQ_INLINE_LAMBDA {
             constexpr int kCount = decltype(rows)::value;
-            G::multiply<kCount>(panel, words + r * words_of_row + at / 2 * kCount, (depth + 1) / 2, at == 0,
-                                sums);
+            const uint32_t* tile = words + r * words_of_row + at / 2 * kCount;
+            G::multiply<kCount>(panel, tile, tile + kCount * words_of_row, (depth + 1) / 2, at == 0, sums);
         });
 }
 

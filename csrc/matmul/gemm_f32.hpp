@@ -56,9 +56,12 @@ BQ_NOINLINE void multiply_float_tile(const float* panel, const PackedFloats& x, 
                                      int depth, float (*sums)[T::kLanes]) {
     using Floats = typename T::Floats;
     const float* a = x.x + first * x.k + at * kCount;
+    const float* next =
+        a + kCount * x.k;  // the next tile: not beside this one, so the CPU would not foresee it
     Floats sum[kCount];
     unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::zero(); });
     for (int e = 0; e < depth; ++e) {
+        prefetch<1>(reinterpret_cast<const uint8_t*>(next + e * kCount));
         const Floats w = T::load(panel + e * T::kLanes);
         unroll<kCount>([&](auto r)
                            BQ_INLINE_LAMBDA { sum[r] = T::mul_add(w, T::splat(a[e * kCount + r]), sum[r]); });

@@ -119,8 +119,12 @@ void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, 
     const int64_t k = out.k;
     each_tile(begin, end, out.rows, tile_rows, [&](int64_t first, int count, int valid) {
         float* to = const_cast<float*>(out.x) + first * k;
-        for (int r = 0; r < count; ++r)
-            for (int64_t i = 0; i < k; ++i) to[i * count + r] = r < valid ? x[(first + r) * k + i] : 0.0f;
+        for (int64_t at = 0; at < k; at += kPiece)
+            for (int r = 0; r < count; ++r) {
+                const float* from = x + (first + r) * k;
+                const int64_t end_of_piece = std::min(k, at + kPiece);
+                for (int64_t i = at; i < end_of_piece; ++i) to[i * count + r] = r < valid ? from[i] : 0.0f;
+            }
     });
 }
 
