@@ -154,6 +154,12 @@ bool encode_q1_0(const float* x, uint8_t* out, int64_t k) {
         auto magnitudes = V::splat(0);
         for (int at = 0; at < 128; at += 4 * V::kTile) {
             Columns<V, 4 * V::kTile> tiles;
+            // Memory would have nothing to do meanwhile. With fewer lanes, asking ahead gains nothing.
+            if constexpr (V::kLanes == 16) {
+                constexpr int kFloats = 4 * V::kTile * V::kLanes, kAhead = 4096;
+                const float* ahead = x + 128 * n + at * V::kLanes + kAhead;
+                prefetch<4 * kFloats>(reinterpret_cast<const uint8_t*>(ahead));
+            }
             for (int tile = 0; tile < 4; ++tile)
                 V::transpose_tile(runs, at + tile * V::kTile, tiles.values + tile * V::kTile * V::kLanes);
             for (int i = 0; i < 4 * V::kTile; ++i)
