@@ -82,7 +82,7 @@ def peak_of(name: str, isa: str, known: Mapping[str, float]) -> str:
 
 
 def measure(
-    name: str, n: int, k: int, m: int, isas: list[str], threads: int, ggml: Ggml | None, seconds: float
+    name: str, n: int, k: int, m: int, isas: list[str], threads: int, ggml: Ggml | None, seconds: float, rounds: int = 3
 ) -> Figures:
     """Figures by side."""
     f = bq.formats[name]
@@ -100,7 +100,7 @@ def measure(
             graphs["repacked"] = repacked
         calls |= {side: partial(graph.run, threads) for side, graph in graphs.items()}
     before = peaks(threads)
-    taken = in_turn(calls, seconds, settle=0.01 if threads > 1 else 0.0)
+    taken = in_turn(calls, seconds, rounds, settle=0.01 if threads > 1 else 0.0)
     after = peaks(threads)
     for graph in graphs.values():
         error = np.abs(out - graph.result()).max() / np.abs(out).max()
@@ -175,9 +175,11 @@ class Report:
         self.points: dict[str, list[tuple[float, float]]] = {}  # of the roofline
         self.first: dict[tuple[str, int, int, int], float] = {}  # our figures of the first thread count
 
-    def measure(self, name: str, n: int, k: int, m: int, threads: int) -> Figures:
-        """One format, remembered."""
-        got = measure(name, n, k, m, self.chosen.isas, threads, self.chosen.ggml, self.chosen.seconds)
+    def measure(self, name: str, n: int, k: int, m: int, threads: int, brief: bool = False) -> Figures:
+        """One format, remembered; `brief` is the best instruction set, twice in turn."""
+        isas = self.chosen.isas[-1:] if brief else self.chosen.isas
+        seconds, rounds = (0.0, 2) if brief else (self.chosen.seconds, 3)
+        got = measure(name, n, k, m, isas, threads, self.chosen.ggml, seconds, rounds)
         self.first.setdefault((name, n, k, m), got[OURS])
         self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
         return got
@@ -213,7 +215,7 @@ class Report:
         self.show(f"matmul {n} {k} {m} {threads} {isas[-1]}", title, threads, header + ["scaling"] * again, lines)
 
     def layers(self, shape: str, rows: list[int], threads: int) -> None:
-        """The table of a model's layers: a line for each format, a column for each number of rows."""
+        """The table of a model's layers on the best instruction set: a line for each format, columns for rows."""
         layers, matrices = SHAPES[shape]
         lines = []
         for name in self.chosen.formats:
@@ -224,7 +226,7 @@ class Report:
             for m in rows:
                 spent: Figures = {}
                 for n, k, count in used:
-                    got = self.measure(name, n, k, m, threads)
+                    got = self.measure(name, n, k, m, threads, brief=True)
                     for side in (OURS, THEIRS, "limit"):
                         if side in got:
                             spent[side] = spent.get(side, 0.0) + count * seconds(name, n, k, m, got[side])
