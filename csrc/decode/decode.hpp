@@ -8,6 +8,7 @@ namespace bq {
 namespace {
 
 struct OutF32 {
+    static constexpr bool kPlainNans = false;
     using Element = float;
     template <class S>
     static BQ_INLINE void store(float* out, typename S::Wide v) {
@@ -21,6 +22,7 @@ struct OutF32 {
 };
 // The same past the caches: `out` must be a multiple of S::kStreams.
 struct OutF32PastCaches {
+    static constexpr bool kPlainNans = false;
     using Element = float;
     template <class S>
     static BQ_INLINE void store(float* out, typename S::Wide v) {
@@ -33,6 +35,7 @@ struct OutF32PastCaches {
     }
 };
 struct OutF16 {
+    static constexpr bool kPlainNans = false;
     using Element = uint16_t;
     template <class S>
     static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
@@ -48,6 +51,7 @@ struct OutF16 {
     }
 };
 struct OutBF16 {
+    static constexpr bool kPlainNans = false;
     using Element = uint16_t;
     template <class S>
     static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
@@ -60,12 +64,8 @@ struct OutBF16 {
 };
 // The same where the only NaNs are quiet ones with no more bits set: rounding does not carry these away, so
 // that they need no care.
-struct OutBF16PlainNans {
-    using Element = uint16_t;
-    template <class S>
-    static BQ_INLINE void store(uint16_t* out, typename S::Wide v) {
-        S::store_bf16(out, v);
-    }
+struct OutBF16PlainNans : OutBF16 {
+    static constexpr bool kPlainNans = true;
     template <class S>
     static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
         S::store_bf16_plain_nans(out, a, b);
@@ -76,18 +76,32 @@ struct OutBF16PlainNans {
     }
 };
 
-// The scales of kBlocks blocks in memory, a float for each run; minima likewise, if the format has them. For
-// OutBF16PlainNans NaNs lose the bits they came with.
+// Both past the caches, where a vocabulary has 64 bytes of 16-bit floats in a vector (kStreams of them).
+struct OutF16PastCaches : OutF16 {
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
+        S::stream_table(out, S::table_f16(a, b));
+    }
+};
+struct OutBF16PastCaches : OutBF16PlainNans {
+    template <class S>
+    static BQ_INLINE void store(uint16_t* out, typename S::Wide a, typename S::Wide b) {
+        S::stream_table(out, S::table_bf16_plain_nans(a, b));
+    }
+};
+
+// The scales of kBlocks blocks in memory, a float for each run; minima likewise, if the format has them (else
+// a null pointer). With kPlainNans NaNs lose the bits they came with.
 template <class S, FormatId id, int kBlocks, class Out>
 BQ_INLINE void load_scales(const uint8_t* w, float* scales, float* minima) {
     using F = Unpack<S, id>;
     typename S::Floats scale[2], minimum[2];
     F::template scales<kBlocks>(w, scale, minimum);
     for (int i = 0; i < 32 / F::kRun; ++i) {
-        if constexpr (IsSame<Out, OutBF16PlainNans>::value) scale[i] = S::plain_nans(scale[i]);
+        if constexpr (Out::kPlainNans) scale[i] = S::plain_nans(scale[i]);
         S::store8(scales + 8 * i, scale[i]);
         if constexpr (CommonForm<id>::has_minima) {
-            if constexpr (IsSame<Out, OutBF16PlainNans>::value) minimum[i] = S::plain_nans(minimum[i]);
+            if constexpr (Out::kPlainNans) minimum[i] = S::plain_nans(minimum[i]);
             S::store8(minima + 8 * i, minimum[i]);
         }
     }
@@ -115,7 +129,8 @@ BQ_INLINE void blocks_values(const uint8_t* w, const float* scales, const float*
     constexpr int kRunsPerChunk = 32 / F::kRun, kChunksPerBlock = Form::elements / 32;
     S::template repeat<kBlocks * kChunksPerBlock>([&](int j) BQ_INLINE_LAMBDA {
         const auto raw = F::chunk(w + j / kChunksPerBlock * Form::bytes, j % kChunksPerBlock);
-        chunk_values<S, id>(raw, scales + j * kRunsPerChunk, minima + j * kRunsPerChunk,
+        chunk_values<S, id>(raw, scales + j * kRunsPerChunk,
+                            Form::has_minima ? minima + j * kRunsPerChunk : nullptr,
                             [&](int i, typename S::Wide v) BQ_INLINE_LAMBDA { body(j, i, v); });
     });
 }
@@ -171,6 +186,11 @@ BQ_INLINE void decode_blocks_by_level(const uint8_t* w, const uint8_t* prepared,
     });
 }
 
+// Whether the values of a run come from a table.
+template <class S, FormatId id, class Out>
+static constexpr bool kDecodesByLevel = sizeof(typename Out::Element) == 2 && Levels<S, id>::kCount != 0 &&
+                                        32 / Unpack<S, id>::kRun * Levels<S, id>::kCount <= S::kLooksUp;
+
 // Scales are computed for some hundreds of elements ahead of their use: a processor that waits for the scales
 // of 256 elements at a time has too little else to do.
 template <class S, FormatId id, class Out>
@@ -178,21 +198,22 @@ void decode_row_of(const uint8_t* w, typename Out::Element* out, int64_t k) {
     using Form = CommonForm<id>;
     using Prepared = ChunkLevels<S, id>;
     constexpr int kRunsPerChunk = 32 / Unpack<S, id>::kRun;
-    constexpr bool kByLevel = sizeof(typename Out::Element) == 2 && Levels<S, id>::kCount != 0 &&
-                              kRunsPerChunk * Levels<S, id>::kCount <= S::kLooksUp;
+    constexpr bool kByLevel = kDecodesByLevel<S, id, Out>;
     constexpr int kBlocks = 256 / Form::elements, kBytes = kBlocks * Form::bytes, kScales = 8 * kRunsPerChunk;
     constexpr int kAhead = 8, kPrepared = kByLevel ? Prepared::kBytes : 1;
     float scales[kAhead * kScales], minima[Form::has_minima ? kAhead * kScales : 1];
     alignas(64) uint8_t prepared[kAhead * kPrepared];
     const auto prepare = [&](auto blocks, int64_t at) BQ_INLINE_LAMBDA {
         const uint8_t* from = w + at * kBytes;
-        load_scales<S, id, decltype(blocks)::value, Out>(from, scales + at * kScales, minima + at * kScales);
+        load_scales<S, id, decltype(blocks)::value, Out>(from, scales + at * kScales,
+                                                         Form::has_minima ? minima + at * kScales : nullptr);
         if constexpr (kByLevel) Prepared::prepare(from, prepared + at * kPrepared);
     };
     const auto decode = [&](auto blocks, int64_t at) BQ_INLINE_LAMBDA {
         constexpr int n = decltype(blocks)::value;
         const uint8_t* from = w + at * kBytes;
-        const float *scale = scales + at * kScales, *minimum = minima + at * kScales;
+        const float* const scale = scales + at * kScales;
+        const float* const minimum = Form::has_minima ? minima + at * kScales : nullptr;
         if constexpr (kByLevel)
             decode_blocks_by_level<S, id, n, Out>(from, prepared + at * kPrepared, scale, minimum,
                                                   out + at * 256);

@@ -13,8 +13,8 @@ constexpr int64_t kPiece = 2048;
 // Pieces that are handed out together, so that small inputs stay on one thread.
 constexpr int64_t kGrain = 4;
 // Outputs from this size on would push everything else out of the caches and be gone from them themselves
-// before somebody reads them. They are written past the caches where that is faster, too: for float32 and
-// between floats. Blocks wait for the values of 16-bit floats rather than for the memory.
+// before somebody reads them. They are written past the caches where that is faster, too: not where blocks
+// wait for the values of 16-bit floats rather than for the memory.
 constexpr int64_t kPastCacheBytes = int64_t{24} << 20;
 
 bool is_copy(const FormatInfo& format, DecodedType type) {
@@ -36,11 +36,15 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
     const FormatKernels& kernel = table[format.id];
     const int64_t width = type == DecodedType::f32 ? 4 : 2;
     const bool copies = is_copy(format, type);
-    const bool past_cache =
-        elements * width >= kPastCacheBytes && (type == DecodedType::f32 || format.block_size == 1);
+    const bool aligned = reinterpret_cast<uintptr_t>(out) % 64 == 0;
+    const DecodeU16 direct_u16 = !aligned || type == DecodedType::f32 ? nullptr
+                                 : type == DecodedType::f16           ? kernel.decode_f16_past_caches
+                                                                      : kernel.decode_bf16_past_caches;
+    const bool direct = direct_u16 != nullptr ||
+                        (aligned && type == DecodedType::f32 && kernel.decode_f32_past_caches != nullptr);
+    const bool past_cache = elements * width >= kPastCacheBytes &&
+                            (type == DecodedType::f32 || format.block_size == 1 || direct_u16 != nullptr);
     const StreamCopy stream = past_cache ? table.stream_copy : nullptr;
-    const bool direct = type == DecodedType::f32 && kernel.decode_f32_past_caches != nullptr &&
-                        reinterpret_cast<uintptr_t>(out) % 64 == 0;
     const auto decode = [&](int64_t from, int64_t count, void* to) {
         const uint8_t* at = blocks + format.row_bytes(from);
         if (type == DecodedType::f32)
@@ -56,6 +60,9 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
         if (stream == nullptr) return decode(from, to - from, target + from * width);
         if (copies) {
             stream(target + from * width, blocks + from * width, (to - from) * width);
+        } else if (direct_u16 != nullptr) {
+            direct_u16(blocks + format.row_bytes(from), reinterpret_cast<uint16_t*>(target) + from,
+                       to - from);
         } else if (direct) {
             kernel.decode_f32_past_caches(blocks + format.row_bytes(from),
                                           reinterpret_cast<float*>(target) + from, to - from);

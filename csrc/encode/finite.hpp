@@ -1,4 +1,5 @@
-// The check that every row passes before it is encoded.
+// The check that a row passes before it is encoded, but by the encoders that notice what is not finite
+// themselves.
 #pragma once
 
 #include "formats/half.hpp"

@@ -115,6 +115,9 @@ struct Avx512 : Avx2 {
     static constexpr int kLooksUp = 32;
     static constexpr bool kGridLevels = true;
     using Table = __m512i;
+    static BQ_INLINE void stream_table(uint16_t* p, Table a) {
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(p), a);
+    }
     using LevelIndex = __m512i;  // words, of which five bits count
     static BQ_INLINE LevelIndex level_index(Bytes i) { return _mm512_cvtepu8_epi16(i); }
     static BQ_INLINE Table table_f16(Wide a, Wide b) {

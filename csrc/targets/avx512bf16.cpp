@@ -10,10 +10,16 @@
 namespace bq {
 namespace {
 
+template <FormatId id>
+void fill_one(FormatKernels& f) {
+    f.decode_bf16 = decode_row_of<Avx512Bf16, id, OutBF16PlainNans>;
+    if constexpr (!kDecodesByLevel<Avx512Bf16, id, OutBF16PlainNans>)
+        f.decode_bf16_past_caches = decode_row_of<Avx512Bf16, id, OutBF16PastCaches>;
+}
+
 template <FormatId... ids>
 void fill_decode_bf16(KernelTable& table) {
-    ((table.formats[static_cast<int>(ids)].decode_bf16 = decode_row_of<Avx512Bf16, ids, OutBF16PlainNans>),
-     ...);
+    (fill_one<ids>(table.formats[static_cast<int>(ids)]), ...);
 }
 
 }  // namespace

@@ -115,6 +115,9 @@ struct FormatKernels {
     DecodeF32 decode_f32_past_caches = nullptr;
     DecodeU16 decode_f16 = nullptr;
     DecodeU16 decode_bf16 = nullptr;
+    // As decode_f32_past_caches.
+    DecodeU16 decode_f16_past_caches = nullptr;
+    DecodeU16 decode_bf16_past_caches = nullptr;
     MatmulI8 matmul_i8 = nullptr;  // nullptr for the float formats
     MatmulPanels matmul_panels = nullptr;
     PanelShape panel_shape{};  // of matmul_panels

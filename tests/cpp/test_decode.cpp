@@ -97,24 +97,33 @@ TEST_CASE("rounding to 16-bit floats is to nearest, ties to even, at every expon
     }
 }
 
+template <class Element>
+void check_past_caches(void (*plain)(const uint8_t*, Element*, int64_t),
+                       void (*past_caches)(const uint8_t*, Element*, int64_t), FormatId id, Rng& rng) {
+    if (past_caches == nullptr) return;
+    for (int blocks : {1, 3, 8, 19}) {
+        const int64_t k = blocks * format_info(id).block_size;
+        const GuardedBytes w(random_bytes(static_cast<size_t>(format_info(id).row_bytes(k)), rng));
+        std::vector<Element> expected(k), padded(k + 64, Element{7});
+        plain(w.data(), expected.data(), k);
+        Element* line = padded.data();
+        while (reinterpret_cast<uintptr_t>(line) % 64 != 0) ++line;
+        past_caches(w.data(), line, k);
+        CHECK(std::memcmp(expected.data(), line, static_cast<size_t>(k) * sizeof(Element)) == 0);
+        CHECK(line[k] == Element{7});
+    }
+}
+
 TEST_CASE("decoding past the caches has the same bits") {
     Rng rng(6);
     for (const KernelTable* table : runnable_kernels())
         for (FormatId id : implemented_formats()) {
             const FormatKernels& kernel = (*table)[id];
-            if (kernel.decode_f32_past_caches == nullptr) continue;
             CAPTURE(std::string(table->isa));
             CAPTURE(std::string(format_info(id).name));
-            for (int blocks : {1, 3, 8, 19}) {
-                const int64_t k = blocks * format_info(id).block_size;
-                const GuardedBytes w(random_bytes(static_cast<size_t>(format_info(id).row_bytes(k)), rng));
-                std::vector<float> plain(k), padded(k + 16, 7.0f);
-                kernel.decode_f32(w.data(), plain.data(), k);
-                float* line = padded.data();
-                while (reinterpret_cast<uintptr_t>(line) % 64 != 0) ++line;
-                kernel.decode_f32_past_caches(w.data(), line, k);
-                CHECK(std::memcmp(plain.data(), line, static_cast<size_t>(k) * sizeof(float)) == 0);
-            }
+            check_past_caches(kernel.decode_f32, kernel.decode_f32_past_caches, id, rng);
+            check_past_caches(kernel.decode_f16, kernel.decode_f16_past_caches, id, rng);
+            check_past_caches(kernel.decode_bf16, kernel.decode_bf16_past_caches, id, rng);
         }
 }
 
