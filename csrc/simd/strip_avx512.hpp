@@ -69,7 +69,8 @@ struct StripAvx512 {
     }
     template <int i, int j>
     static BQ_INLINE Ints pick_signed_pair(Bytes a) {
-        return _mm512_srai_epi16(pick_high_pair<i, j>(a), 8);
+        const __m512i high = pick_high_pair<i, j>(a);
+        return _mm512_srai_epi16(high, 8);
     }
     // Bytes i and j as the upper halves of two words of 16 bits.
     template <int i, int j>
@@ -113,15 +114,16 @@ struct StripAvx512 {
     static BQ_INLINE Floats f16(const uint8_t* p) { return _mm512_cvtph_ps(Avx2::load(p)); }
     static BQ_INLINE Ints u16(const uint8_t* p) { return _mm512_cvtepu16_epi32(Avx2::load(p)); }
     static BQ_INLINE Floats half_of_e8m0(const uint8_t* p) {
-        const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-        const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
-        return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(
-            normal, _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), _mm512_set1_epi32(0x00200000), e));
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        const __m512i e = _mm512_cvtepu16_epi32(_mm256_cvtepu8_epi16(bytes)), one = splat_ints(1);
+        const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, one), 23);
+        const __m512i small = _mm512_slli_epi32(_mm512_add_epi32(e, one), 21);
+        return _mm512_castsi512_ps(_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(e, one), small, normal));
     }
     // Of 32 bits each.
     static BQ_INLINE Floats half_of_ue4m3(Ints a) {
-        const __m512i bits = _mm512_and_si512(a, _mm512_set1_epi32(0x7f));
-        const __mmask16 number = _mm512_cmpneq_epi32_mask(bits, _mm512_set1_epi32(0x7f));
+        const __m512i most = splat_ints(0x7f), bits = _mm512_and_si512(a, most);
+        const __mmask16 number = _mm512_cmpgt_epi32_mask(most, bits);
         return _mm512_maskz_mul_ps(number, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 20)),
                                    _mm512_set1_ps(0x1p119f));
     }

@@ -91,9 +91,9 @@ std::vector<StripTable> strip_tables() {
         fill_avx512_strips_emulated(kernels);
         return kernels;
     }();
-    for (const KernelTable* table : runnable_kernels())
-        if (std::strcmp(table->isa, "avx512") == 0 && !has_table("avx512"))
-            tables.push_back({table, &emulated});
+    const size_t real = available_kernels().size();
+    const std::vector<const KernelTable*> all = runnable_kernels();  // the emulated ones last
+    if (all.size() > real) tables.push_back({all[real], &emulated});
 #endif
     return tables;
 }
