@@ -37,7 +37,7 @@ def test_products_are_those_of_the_tensor_whatever_it_was_packed_for(name: str) 
             np.testing.assert_array_equal(p.unpack().data, w.data)
             for isa in bq.available_isas():
                 bq.set_isa(isa)
-                for count in (1, 2, 3, 4, 5, 8, 12, 23, 24, 30):
+                for count in (1, 2, 3, 4, 5, 8, 12, 16, 17, 30):
                     np.testing.assert_allclose(bq.matmul(rows[:count], p), bq.matmul(rows[:count], w), 0, bound)
                 np.testing.assert_array_equal(bq.matmul(rows[:4], p)[3], bq.matmul(rows[3], p))
                 for count in (4, 30):
@@ -66,15 +66,15 @@ def test_experts(name: str) -> None:
 
 
 def test_one_alone_and_in_company() -> None:
-    """Up to 23 rows take the same way where there are kernels for the strips, with the same result to the bit."""
-    x, w = gaussian(23, 512), quantize(gaussian(64, 512, seed=3), "Q4_K")
+    """Up to 16 rows take the same way where there are kernels for the strips, with the same result to the bit."""
+    x, w = gaussian(16, 512), quantize(gaussian(64, 512, seed=3), "Q4_K")
     for isa in bq.available_isas():
         bq.set_isa(isa)
         p = bq.pack(w)
         if "strips" not in repr(p):
             continue
         together = bq.matmul(x, p)
-        for i in range(23):
+        for i in range(16):
             np.testing.assert_array_equal(together[i], bq.matmul(x[i], p))
 
 

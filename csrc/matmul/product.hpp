@@ -33,6 +33,6 @@ void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, i
 
 // From this many activation rows on, weights are unpacked into panels first.
 inline constexpr int64_t kPanelRows = 5;
-inline constexpr int64_t kStripPanelRows = 24;
+inline constexpr int64_t kStripPanelRows = 17;
 
 }  // namespace bq

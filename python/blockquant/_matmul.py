@@ -71,7 +71,7 @@ class PackedWeight:
 
 
 def pack(w: QuantizedTensor, threads: int | None = None) -> PackedWeight:
-    """w [N, K] or [E, N, K] laid out for this CPU's fastest `matmul` of a few rows (up to 12), as in generation.
+    """w [N, K] or [E, N, K] laid out for this CPU's fastest `matmul` of a few rows (up to 16), as in generation.
 
     Costs as many bytes as w has, which may be let go afterwards: pack tensor by tensor while loading. Results are those
     of w within the last bits. Products of many rows put the rows of blocks together again as they go, which costs
@@ -103,7 +103,7 @@ def matmul(
         experts: for each row of x the index of its matrix in w, integers [...] in 0..E-1 (mixture of experts).
 
     Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Five
-    and more rows of x with the same matrix (13 and more with a PackedWeight in strips) are summed in another order
+    and more rows of x with the same matrix (17 and more with a PackedWeight in strips) are summed in another order
     than fewer: results then differ in the last bits (within 1e-5 of the largest product), but not with what other
     rows there are.
     """
