@@ -2,21 +2,18 @@
 // block of all rows of a strip at once.
 //
 //   kTop         the largest of its integers, which are unsigned and kOffset above the values
-//   kTransposed  in which order it takes the activations (StripLayout)
 //   Open         what a block keeps over its runs; made of its words and its headers
 //   weights<g>   of elements 32 g to 32 g + 31 the eight vectors of integers
 //
 // Blocks with float scales (kSuper false), one or two runs in 32 elements:
 //   kRuns, scale<j>  the scale of run j, j from 0 on in the block, as many as there are or one for all
-//   minimum          if kMinima
+//   minus_minimum    if kMinima
 // Super-blocks of 256 (kSuper true), value = d * scale * integer - dmin * minimum:
 //   kRun        16 or 32 elements; 256 if all scales are 1
 //   scale<j>    of run j, 32 bits
-//   less<g>     two words of 16 bits, for the two halves of the 32 elements: scales, if there is an offset,
-//   or
-//               minima
-//   kPairs      the runs of 16 alternate within the vectors: less<g> has the scales that belong to the two
-//   pairs d, dmin
+//   less<g>     two words of 16 bits, for the halves of the 32 elements: minima or, with an offset, scales
+//   kPairs      the runs of 16 alternate within the vectors, pair by pair: less<g> has their scales
+//   d, dmin
 #pragma once
 
 #include "formats/common_form.hpp"
@@ -33,7 +30,7 @@ struct Strip {
 // ---- blocks with float scales
 
 struct PlainStrip {
-    static constexpr bool kKnown = true, kSuper = false, kTransposed = false, kMinima = false;
+    static constexpr bool kKnown = true, kSuper = false, kMinima = false;
     static constexpr int kRuns = 1, kScales = 1;
 };
 
@@ -96,42 +93,35 @@ BQ_INLINE void strip_five_bits(const uint8_t* words, Bytes (&u)[8]) {
     });
 }
 
-template <class V>
-struct Strip<V, FormatId::Q4_0> : F16ScaledStrip<V> {
-    static constexpr int kTop = 15, kOffset = 8;
-    using typename F16ScaledStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        strip_nibbles<V>(o.words, u);
-    }
-};
-template <class V>
-struct Strip<V, FormatId::Q4_1> : F16MinimaStrip<V> {
+template <class V, class Scales>
+struct NibbleStrip : Scales {
     static constexpr int kTop = 15, kOffset = 0;
-    using typename F16MinimaStrip<V>::Open;
     template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+    static BQ_INLINE void weights(const typename Scales::Open& o, typename V::Bytes (&u)[8]) {
         strip_nibbles<V>(o.words, u);
     }
 };
-template <class V>
-struct Strip<V, FormatId::Q5_0> : F16ScaledStrip<V> {
-    static constexpr int kTop = 31, kOffset = 16;
-    using typename F16ScaledStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        strip_five_bits<V>(o.words, u);
-    }
-};
-template <class V>
-struct Strip<V, FormatId::Q5_1> : F16MinimaStrip<V> {
+template <class V, class Scales>
+struct FiveBitStrip : Scales {
     static constexpr int kTop = 31, kOffset = 0;
-    using typename F16MinimaStrip<V>::Open;
     template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
+    static BQ_INLINE void weights(const typename Scales::Open& o, typename V::Bytes (&u)[8]) {
         strip_five_bits<V>(o.words, u);
     }
 };
+
+template <class V>
+struct Strip<V, FormatId::Q4_0> : NibbleStrip<V, F16ScaledStrip<V>> {
+    static constexpr int kOffset = 8;
+};
+template <class V>
+struct Strip<V, FormatId::Q4_1> : NibbleStrip<V, F16MinimaStrip<V>> {};
+template <class V>
+struct Strip<V, FormatId::Q5_0> : FiveBitStrip<V, F16ScaledStrip<V>> {
+    static constexpr int kOffset = 16;
+};
+template <class V>
+struct Strip<V, FormatId::Q5_1> : FiveBitStrip<V, F16MinimaStrip<V>> {};
 
 // Where eight signed bits can be raised, they are.
 template <class V>
@@ -200,7 +190,6 @@ struct Strip<V, FormatId::NVFP4> : PlainStrip {
 template <class V>
 struct Strip<V, FormatId::Q1_0> : F16ScaledStrip<V> {
     static constexpr int kTop = 2, kOffset = 1;
-    static constexpr bool kTransposed = true;
     using typename F16ScaledStrip<V>::Open;
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
@@ -212,7 +201,6 @@ struct Strip<V, FormatId::Q1_0> : F16ScaledStrip<V> {
 template <class V>
 struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
     static constexpr int kTop = 3, kOffset = 1;
-    static constexpr bool kTransposed = true;
     using typename F16ScaledStrip<V>::Open;
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
@@ -226,7 +214,7 @@ struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
 // ---- super-blocks
 
 struct SuperStrip {
-    static constexpr bool kKnown = true, kSuper = true, kTransposed = false, kMinima = false, kPairs = false;
+    static constexpr bool kKnown = true, kSuper = true, kMinima = false, kPairs = false;
     static constexpr int kRun = 32, kOffset = 0;
 };
 

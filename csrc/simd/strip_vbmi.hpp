@@ -70,7 +70,6 @@ BQ_INLINE void iq2_points(__m512i first, __m512i last, __m512i signs, __m512i (&
 }
 
 struct Iq2Strip : SuperStrip {
-    static constexpr bool kTransposed = true;
     static constexpr int kTop = 86, kOffset = 43;
     struct Open {
         const uint8_t *words, *headers;
@@ -154,7 +153,6 @@ BQ_INLINE void iq3_points(const __m512i (&codes)[4], __m512i signs, const codebo
 }
 
 struct Iq3Strip : SuperStrip {
-    static constexpr bool kTransposed = true;
     struct Open {
         const uint8_t *words, *headers;
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
