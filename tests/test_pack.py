@@ -32,7 +32,7 @@ def test_products_are_those_of_the_tensor_whatever_it_was_packed_for(name: str) 
         bound = 1e-5 * np.abs(rows).sum(axis=1).max() * np.abs(w.dequantize()).max()
         for packed_for in bq.available_isas():
             bq.set_isa(packed_for)
-            p = bq.pack(w)
+            p = bq.pack(w, rows=2)
             assert p.nbytes == w.nbytes
             np.testing.assert_array_equal(p.unpack().data, w.data)
             for isa in bq.available_isas():
@@ -70,7 +70,7 @@ def test_one_alone_and_in_company() -> None:
     x, w = gaussian(16, 512), quantize(gaussian(64, 512, seed=3), "Q4_K")
     for isa in bq.available_isas():
         bq.set_isa(isa)
-        p = bq.pack(w)
+        p = bq.pack(w, rows=16)
         if "strips" not in repr(p):
             continue
         together = bq.matmul(x, p)
@@ -80,7 +80,21 @@ def test_one_alone_and_in_company() -> None:
 
 def test_many_rows_take_part_whatever_the_threads() -> None:
     w = quantize(gaussian(512, 1024, seed=3), "Q4_K")
-    one, many = bq.pack(w, threads=1), bq.pack(w, threads=5)
+    one, many = bq.pack(w, 2, threads=1), bq.pack(w, 2, threads=5)
     np.testing.assert_array_equal(one.unpack(threads=3).data, many.unpack().data)
     x = gaussian(1, 1024)
     np.testing.assert_array_equal(bq.matmul(x, one), bq.matmul(x, many))
+
+
+def test_rows_say_what_pays() -> None:
+    w = quantize(gaussian(32, 512, seed=3), "Q4_K")
+    for isa in bq.available_isas():
+        bq.set_isa(isa)
+        # A single row of 4-bit weights is bound by memory however they lie, and many rows take panels.
+        for rows in (1, 17, 512):
+            p = bq.pack(w, rows=rows)
+            assert "strips" not in repr(p)
+            assert np.shares_memory(p.unpack().data, w.data)
+    for rows in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="rows must be an integer"):
+            bq.pack(w, rows=rows)  # type: ignore[arg-type]

@@ -254,9 +254,10 @@ void for_strips(const WeightMatrix& w, int lanes, int threads, Body&& body, Rest
 
 }  // namespace
 
-int best_lanes(const KernelTable& table, FormatId id) {
+int best_lanes(const KernelTable& table, FormatId id, int64_t activation_rows) {
     const StripKernels& strips = strip_kernels(table);
-    return strips.lanes != 0 && strips[id] != nullptr ? strips.lanes : 0;
+    const bool gains = activation_rows > 1 || !strips.only_for_more_rows[static_cast<int>(id)];
+    return strips[id] != nullptr && gains && activation_rows < kStripPanelRows ? strips.lanes : 0;
 }
 
 void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads) {

@@ -16,8 +16,9 @@ struct WeightMatrix {
     int lanes = 0;  // 0: rows
 };
 
-// Rows of a strip as the products of few rows want them with this table; 0 where rows of blocks are as fast.
-int best_lanes(const KernelTable& table, FormatId id);
+// Rows of a strip as products of `activation_rows` rows want them with this table; 0 where rows of blocks are
+// as fast.
+int best_lanes(const KernelTable& table, FormatId id, int64_t activation_rows);
 // The bytes of `w`, rows, laid out in strips of `lanes`, and those of `w`, strips, as rows. As many bytes.
 void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads);
 void take_apart(const WeightMatrix& w, uint8_t* out, int threads);

@@ -42,12 +42,12 @@ WeightMatrix checked_weights(const py::array& w, int format_id, int lanes) {
             checked_lanes(lanes)};
 }
 
-// The rows of a strip in which w is multiplied fastest here (0: as it is, and nothing is done), and the bytes
-// of w laid out so, or None.
-py::tuple lay_out_weights(const py::array& w, int format_id, int threads) {
+// The rows of a strip in which w is multiplied fastest here with `rows` activation rows (0: as it is, and
+// nothing is done), and the bytes of w laid out so, or None.
+py::tuple lay_out_weights(const py::array& w, int format_id, int64_t rows, int threads) {
     if (checked_format(format_id).is_float()) return py::make_tuple(0, py::none());
     const WeightMatrix weights = checked_weights(w, format_id, 0);
-    const int lanes = best_lanes(checked_kernels(), weights.format->id);
+    const int lanes = best_lanes(checked_kernels(), weights.format->id, rows);
     if (lanes == 0 || weights.n < lanes || weights.k == 0) return py::make_tuple(0, py::none());
     auto out = new_bytes_like(w);
     auto* to = static_cast<uint8_t*>(out.mutable_data());
@@ -160,8 +160,8 @@ void bind_matmul(py::module_& m) {
     m.def("matmul_plain", &matmul_plain, py::arg("x"), py::arg("w"), py::arg("format"), py::arg("out"),
           py::arg("threads"), py::arg("exact"), py::arg("lanes") = 0,
           "The same where nothing has to be converted, else None.");
-    m.def("lay_out_weights", &lay_out_weights, py::arg("w"), py::arg("format"), py::arg("threads"),
-          "(rows of a strip, w in strips), or (0, None) where rows are as fast.");
+    m.def("lay_out_weights", &lay_out_weights, py::arg("w"), py::arg("format"), py::arg("rows"),
+          py::arg("threads"), "(rows of a strip, w in strips), or (0, None) where rows are as fast.");
     m.def("take_apart_weights", &take_apart_weights, py::arg("w"), py::arg("format"), py::arg("lanes"),
           py::arg("threads"), "The rows of strips.");
 }

@@ -12,6 +12,11 @@ void fill_strips_of(StripKernels& kernels) {
     ((kernels.formats[static_cast<int>(ids)] = matmul_strips<V, ids>), ...);
 }
 
+template <FormatId... ids>
+void only_for_more_rows(StripKernels& kernels) {
+    ((kernels.only_for_more_rows[static_cast<int>(ids)] = true), ...);
+}
+
 // Of the formats whose integers are fields of bits or entries of a table of sixteen.
 template <class V>
 void fill_plain_strips(StripKernels& kernels) {

@@ -17,6 +17,8 @@ using TransposeActivations = void (*)(const int8_t* from, int8_t* to, int64_t co
 struct StripKernels {
     int lanes = 0;  // rows of a strip; 0: there are no kernels
     MatmulStrips formats[kFormatIdLimit] = {};
+    // Where memory binds a single activation row either way, and rows of blocks are read a little faster.
+    bool only_for_more_rows[kFormatIdLimit] = {};
     TransposeActivations transpose = nullptr;
 
     MatmulStrips operator[](FormatId id) const { return formats[static_cast<int>(id)]; }

@@ -67,7 +67,10 @@ def run(
     ] = None,
     pack: Annotated[
         bool,
-        typer.Option("--pack", help="Lay the weights out for this CPU first: faster text, twice the memory."),
+        typer.Option(
+            "--pack",
+            help="Lay weights out for this CPU where text comes faster so (below 4 bits), for as much memory again.",
+        ),
     ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads; all CPUs.", show_default=False)] = None,
 ) -> None:

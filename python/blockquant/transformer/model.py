@@ -72,8 +72,8 @@ class Model:
             n_ctx: the most tokens of a session, default what the model was trained for. The cache grows as needed.
             cache_type: what sessions keep keys and values as: "f16", "f32", or "q8_0" for half the memory of f16.
                 Default f32 where the weights are float32, else f16.
-            pack: lay each weight out with `blockquant.pack` when it is first used: text comes faster, above all from
-                formats below 4 bits, for memory of the size of the weights besides the mapped file.
+            pack: lay each weight out with `blockquant.pack` when it is first used, where that makes text come faster:
+                formats below 4 bits above all. Takes memory of their size besides the mapped file.
 
         Raises:
             GGUFError: the file is malformed.

@@ -62,7 +62,7 @@ class Linear:
         return out
 
     def _lay_out(self) -> tuple[Array, int]:
-        lanes, strips = _core.lay_out_weights(self._data, self._kind, self.threads)
+        lanes, strips = _core.lay_out_weights(self._data, self._kind, 1, self.threads)
         weights = self._data if strips is None else strips
         self._lanes, self._laid_out = lanes, weights  # in this order: another thread may multiply meanwhile
         return weights, lanes
