@@ -13,7 +13,7 @@ namespace {
 template <FormatId id>
 void fill_one(FormatKernels& f) {
     f.decode_bf16 = decode_row_of<Avx512Bf16, id, OutBF16PlainNans>;
-    if constexpr (!kDecodesByLevel<Avx512Bf16, id, OutBF16PlainNans>)
+    if constexpr (id != FormatId::IQ1_M && !kDecodesByLevel<Avx512Bf16, id, OutBF16PlainNans>)
         f.decode_bf16_past_caches = decode_row_of<Avx512Bf16, id, OutBF16PastCaches>;
 }
 

@@ -21,9 +21,10 @@ void fill_block_format(KernelTable& table) {
     f.decode_f16 = decode_row_of<S, id, OutF16>;
     f.decode_bf16 = decode_row_of<S, id, OutBF16PlainNans>;
     if constexpr (S::kStreams != 0) f.decode_f32_past_caches = decode_row_of<S, id, OutF32PastCaches>;
-    // What comes from tables waits for the values, not for the memory.
-    if constexpr (2 * S::kWide * 2 == S::kStreams && !kDecodesByLevel<S, id, OutF16>) {
-        f.decode_f16_past_caches = decode_row_of<S, id, OutF16PastCaches>;
+    // What comes from tables waits for the values, not for the memory, and so do two others.
+    constexpr bool kWaits = id == FormatId::IQ1_M || kDecodesByLevel<S, id, OutF16>;
+    if constexpr (2 * S::kWide * 2 == S::kStreams && !kWaits) {
+        if constexpr (id != FormatId::Q6_K) f.decode_f16_past_caches = decode_row_of<S, id, OutF16PastCaches>;
         f.decode_bf16_past_caches = decode_row_of<S, id, OutBF16PastCaches>;
     }
 }
