@@ -152,7 +152,9 @@ class MulMat:
     def __init__(self, ggml: Ggml, kind: int, data: np.ndarray, x: np.ndarray, buffer_types: list[int]) -> None:
         self._ggml, (m, k), n = ggml, x.shape, data.shape[0]
         base = ggml.base
-        self._context = base.ggml_init(_InitParams(x.nbytes + m * n * 4 + (16 << 20), None, False))
+        # Every buffer type that is tried leaves a product there.
+        products = (1 + len(buffer_types)) * m * n * 4
+        self._context = base.ggml_init(_InitParams(x.nbytes + products + (16 << 20), None, False))
         rows = base.ggml_new_tensor_2d(self._context, 0, k, m)
         c.memmove(base.ggml_get_data(rows), x.ctypes.data, x.nbytes)
         # The weights in a buffer that repacks them, if one of these can multiply them; else in a plain context.
