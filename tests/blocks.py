@@ -49,6 +49,16 @@ def imatrix_for(name: str, k: int) -> Floats | None:
     return np.linspace(0.1, 1, k, dtype=np.float32) if bq.formats[name].needs_imatrix else None
 
 
+def gaussian(*shape: int, seed: int = 0) -> Floats:
+    """Weights of an ordinary size."""
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.1).astype(np.float32)
+
+
+def quantize(x: object, name: str) -> bq.QuantizedTensor:
+    """With importance where the format needs it."""
+    return bq.quantize(x, name, imatrix=imatrix_for(name, np.shape(x)[-1]))
+
+
 def with_integers(data: Bytes, name: str, type_size: int, value: int) -> Bytes:
     """The same scales, every byte of integers set to `value`."""
     blocks = data.reshape(-1, type_size).copy()

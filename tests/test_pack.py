@@ -5,18 +5,10 @@ from __future__ import annotations
 import blockquant as bq
 import numpy as np
 import pytest
-from blocks import imatrix_for
+from blocks import gaussian, quantize
 
 pytestmark = pytest.mark.usefixtures("restore_isa")
 READY = [f.name for f in bq.formats.values() if f.implemented]
-
-
-def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
-    return (np.random.default_rng(seed).standard_normal(shape) * 0.1).astype(np.float32)
-
-
-def quantize(x: np.ndarray, name: str) -> bq.QuantizedTensor:
-    return bq.quantize(x, name, imatrix=imatrix_for(name, x.shape[-1]))
 
 
 @pytest.mark.parametrize("name", READY)

@@ -7,7 +7,7 @@ import blocks
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from blocks import Floats, imatrix_for
+from blocks import Floats, imatrix_for, quantize
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,11 +18,6 @@ quick = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 seeds = st.integers(0, 2**32 - 1)
-
-
-def quantize(x: Floats, name: str) -> bq.QuantizedTensor:
-    """With importance where the format needs it."""
-    return bq.quantize(x, name, imatrix=imatrix_for(name, x.shape[-1]))
 
 
 def matrix(seed: int, rows: int, k: int, low: float = -3, high: float = 3) -> Floats:

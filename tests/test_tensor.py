@@ -12,19 +12,10 @@ import blockquant as bq
 import ml_dtypes
 import numpy as np
 import pytest
-from blocks import imatrix_for
+from blocks import gaussian, quantize
 
 READY = [f.name for f in bq.formats.values() if f.implemented]
 QUANTIZED = [name for name in READY if not bq.formats[name].is_float]
-
-
-def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
-    return (np.random.default_rng(seed).standard_normal(shape) * 0.1).astype(np.float32)
-
-
-def quantize(x: object, name: str) -> bq.QuantizedTensor:
-    """With importance where the format needs it."""
-    return bq.quantize(x, name, imatrix=imatrix_for(name, np.shape(x)[-1]))
 
 
 def test_registry_agrees_with_gguf_py() -> None:

@@ -40,8 +40,8 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
     const DecodeU16 direct_u16 = !aligned || type == DecodedType::f32 ? nullptr
                                  : type == DecodedType::f16           ? kernel.decode_f16_past_caches
                                                                       : kernel.decode_bf16_past_caches;
-    const bool direct = direct_u16 != nullptr ||
-                        (aligned && type == DecodedType::f32 && kernel.decode_f32_past_caches != nullptr);
+    const DecodeF32 direct_f32 =
+        aligned && type == DecodedType::f32 ? kernel.decode_f32_past_caches : nullptr;
     const bool past_cache = elements * width >= kPastCacheBytes &&
                             (type == DecodedType::f32 || format.block_size == 1 || direct_u16 != nullptr);
     const StreamCopy stream = past_cache ? table.stream_copy : nullptr;
@@ -63,9 +63,8 @@ void decode_tensor(const KernelTable& table, const FormatInfo& format, const uin
         } else if (direct_u16 != nullptr) {
             direct_u16(blocks + format.row_bytes(from), reinterpret_cast<uint16_t*>(target) + from,
                        to - from);
-        } else if (direct) {
-            kernel.decode_f32_past_caches(blocks + format.row_bytes(from),
-                                          reinterpret_cast<float*>(target) + from, to - from);
+        } else if (direct_f32 != nullptr) {
+            direct_f32(blocks + format.row_bytes(from), reinterpret_cast<float*>(target) + from, to - from);
         } else {
             alignas(64) uint8_t piece[kPiece * sizeof(float)];
             for (; from < to; from += kPiece) {

@@ -126,6 +126,10 @@ struct Product {
     void choose_panels(bool have, int64_t from_rows = kPanelRows) {
         for (Segment& s : segments) s.panels = have && s.rows >= from_rows;
     }
+    bool any_few() const {
+        return std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return !s.panels; });
+    }
+    int64_t rows_in_strips() const { return w.lanes == 0 ? 0 : w.n / w.lanes * w.lanes; }
     // Weight rows that are handed out together: whole panels and whole strips.
     int64_t together(const PanelShape& shape) const { return std::max(shape.lanes, w.lanes); }
 
@@ -134,7 +138,7 @@ struct Product {
     template <class Body>
     void each_rows(const Segment& s, int64_t begin, int64_t end, const PanelShape& shape, Body&& body) const {
         const uint8_t* const from = matrix(s);
-        const int64_t in_strips = std::min(end, w.lanes == 0 ? 0 : w.n / w.lanes * w.lanes);
+        const int64_t in_strips = std::min(end, rows_in_strips());
         if (begin < in_strips) {
             const Scratch<struct Rows> rows(together(shape) * row_bytes);
             auto* const to = reinterpret_cast<uint8_t*>(rows.at(0));
@@ -157,15 +161,14 @@ struct Product {
         const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
         choose_panels(panels != nullptr);
         Sizes sizes;
-        const bool any_few =
-            std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return !s.panels; });
-        const int64_t rounded_offset = sizes.add(rounds && any_few ? m * w.k * 4 : 0);
+        const bool rounds_few = rounds && any_few();
+        const int64_t rounded_offset = sizes.add(rounds_few ? m * w.k * 4 : 0);
         const auto packed_bytes = rounds ? packed_bf16_bytes : packed_float_bytes;
         for (Segment& s : segments)
             if (s.panels) s.packed_offset = sizes.add(packed_bytes(s.rows, w.k, shape.tile_rows));
         const Scratch<struct Inputs> scratch(sizes.total);
         const float* few = x;
-        if (rounds && any_few) {
+        if (rounds_few) {
             few = reinterpret_cast<const float*>(scratch.at(rounded_offset));
             parallel_for(m * w.k, kPiece / 4, threads, [&](int64_t begin, int64_t end) {
                 auto* to = reinterpret_cast<float*>(scratch.at(rounded_offset));
@@ -196,8 +199,8 @@ struct Product {
         const ActivationLayout layout = ActivationLayout::of(m, w.k, activation_run(*w.format));
         const StripKernels& strips = strip_kernels(table);
         const MatmulStrips of_strips = strips.lanes == w.lanes ? strips[w.format->id] : nullptr;
-        const bool transposed = of_strips != nullptr && strip_layout(w.format->id).transposed;
         choose_panels(kernel.matmul_panels != nullptr, of_strips ? kStripPanelRows : kPanelRows);
+        const bool transposed = of_strips != nullptr && any_few() && strip_layout(w.format->id).transposed;
         Sizes sizes;
         const int64_t quantized = sizes.add(layout.bytes);
         const int64_t in_order = sizes.add(transposed ? m * w.k : 0);
@@ -222,7 +225,7 @@ struct Product {
         const auto multiply = [&](const Segment& s, int64_t begin, int64_t end) {
             float* const to = y + s.first * w.n;
             if (of_strips != nullptr && !s.panels) {
-                const int64_t last = std::min(end, w.n / w.lanes * w.lanes);
+                const int64_t last = std::min(end, rows_in_strips());
                 if (begin < last)
                     of_strips(matrix(s), row_bytes, begin / w.lanes, last / w.lanes,
                               ordered.part(s.first, s.rows), to, w.n);
@@ -240,16 +243,20 @@ struct Product {
     }
 };
 
-// body(bytes of a whole strip, where) over those of all matrices, and rest(bytes, where) for what is left of
-// each.
-template <class Body, class Rest>
-void for_strips(const WeightMatrix& w, int lanes, int threads, Body&& body, Rest&& rest) {
+// The bytes of w with all whole strips of `lanes` rows converted, and what is left of each matrix as it is.
+void convert_strips(const WeightMatrix& w, int lanes, uint8_t* out, int threads,
+                    void (*convert)(FormatId, int, int64_t, const uint8_t*, uint8_t*)) {
     const int64_t row_bytes = w.format->row_bytes(w.k), strips = w.n / lanes;
     parallel_for(w.experts * strips, 1, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) body((i / strips * w.n + i % strips * lanes) * row_bytes);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t at = (i / strips * w.n + i % strips * lanes) * row_bytes;
+            convert(w.format->id, lanes, w.k / w.format->block_size, w.data + at, out + at);
+        }
     });
-    for (int64_t e = 0; e < w.experts; ++e)
-        rest((e * w.n + strips * lanes) * row_bytes, (w.n - strips * lanes) * row_bytes);
+    for (int64_t e = 0; e < w.experts; ++e) {
+        const int64_t at = (e * w.n + strips * lanes) * row_bytes;
+        std::copy_n(w.data + at, (w.n - strips * lanes) * row_bytes, out + at);
+    }
 }
 
 }  // namespace
@@ -261,21 +268,11 @@ int best_lanes(const KernelTable& table, FormatId id, int64_t activation_rows) {
 }
 
 void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads) {
-    for_strips(
-        w, lanes, threads,
-        [&](int64_t at) {
-            rows_to_strip(w.format->id, lanes, w.k / w.format->block_size, w.data + at, out + at);
-        },
-        [&](int64_t at, int64_t bytes) { std::copy_n(w.data + at, bytes, out + at); });
+    convert_strips(w, lanes, out, threads, rows_to_strip);
 }
 
 void take_apart(const WeightMatrix& w, uint8_t* out, int threads) {
-    for_strips(
-        w, w.lanes, threads,
-        [&](int64_t at) {
-            strip_to_rows(w.format->id, w.lanes, w.k / w.format->block_size, w.data + at, out + at);
-        },
-        [&](int64_t at, int64_t bytes) { std::copy_n(w.data + at, bytes, out + at); });
+    convert_strips(w, w.lanes, out, threads, strip_to_rows);
 }
 
 void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, int64_t m,

@@ -198,14 +198,8 @@ struct PlanesOfIq1 : VbmiDot {
         const __mmask64 bits[4] = {_mm512_movepi8_mask(low), Vbmi::has(high, 0), Vbmi::has(high, 1),
                                    Vbmi::has(high, 2)};
         const __m512i lower = look_up<16>(codebooks::iq1_s::kLowerHalves.at, low, bits);
-        // Of the upper halves the upper seven bits of the index say nearly all.
-        const auto& halves = codebooks::iq1_s::kUpperHalves;
         const __m512i nibble = Vbmi::splat(15);
-        const __m512i part = Vbmi::select(nibble, _mm512_srli_epi16(low, 4), _mm512_slli_epi16(high, 4));
-        const __mmask64 changed =
-            _mm512_cmpge_epu8_mask(_mm512_and_si512(low, nibble), look_up<1>(halves.change, part, nullptr));
-        const __m512i upper = _mm512_mask_blend_epi8(changed, look_up<1>(halves.first, part, nullptr),
-                                                     look_up<1>(halves.last, part, nullptr));
+        const __m512i upper = look_up_upper_half(codebooks::iq1_s::kUpperHalves, low, high);
         Vbmi::store(p.plus, Vbmi::select(nibble, lower, _mm512_slli_epi16(upper, 4)));
         Vbmi::store(p.minus, Vbmi::select(nibble, _mm512_srli_epi16(lower, 4), upper));
     }

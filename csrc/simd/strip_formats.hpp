@@ -213,9 +213,17 @@ struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
 
 // ---- super-blocks
 
+// With d, and dmin if there are minima, as headers.
+template <class V>
 struct SuperStrip {
     static constexpr bool kKnown = true, kSuper = true, kMinima = false, kPairs = false;
     static constexpr int kRun = 32, kOffset = 0;
+    struct Open {
+        const uint8_t *words, *headers;
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
+    };
+    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
+    static BQ_INLINE typename V::Floats dmin(const Open& o) { return V::f16(o.headers + 2 * V::kLanes); }
 };
 
 // Field `part` of 0 to 3 of pairs of bits, of the words of a half.
@@ -225,13 +233,12 @@ BQ_INLINE typename V::Bytes two_bits(typename V::Bytes word) {
 }
 
 template <class V>
-struct Strip<V, FormatId::Q2_K> : SuperStrip {
+struct Strip<V, FormatId::Q2_K> : SuperStrip<V> {
     static constexpr int kTop = 3, kRun = 16;
     static constexpr bool kMinima = true;
-    struct Open {
-        const uint8_t *words, *headers;
+    struct Open : SuperStrip<V>::Open {
         typename V::Bytes stored[4];
-        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : SuperStrip<V>::Open(w, h) {
             for (int i = 0; i < 4; ++i) stored[i] = strip_word<V>(w, i);
         }
     };
@@ -243,8 +250,6 @@ struct Strip<V, FormatId::Q2_K> : SuperStrip {
     static BQ_INLINE typename V::Ints less(const Open& o) {
         return V::template pick_pair<2 * g % 4, 2 * g % 4 + 1>(V::template field<4>(o.stored[g / 2], 15));
     }
-    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
-    static BQ_INLINE typename V::Floats dmin(const Open& o) { return V::f16(o.headers + 2 * V::kLanes); }
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
         unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
@@ -254,17 +259,13 @@ struct Strip<V, FormatId::Q2_K> : SuperStrip {
 };
 
 template <class V>
-struct Strip<V, FormatId::TQ2_0> : SuperStrip {
+struct Strip<V, FormatId::TQ2_0> : SuperStrip<V> {
     static constexpr int kTop = 3, kRun = 256, kOffset = 1;
-    struct Open {
-        const uint8_t *words, *headers;
-        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
-    };
+    using typename SuperStrip<V>::Open;
     template <int g>
     static BQ_INLINE typename V::Ints less(const Open&) {
         return V::splat_words(1);
     }
-    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
         unroll<8>([&](auto i)
@@ -272,33 +273,29 @@ struct Strip<V, FormatId::TQ2_0> : SuperStrip {
     }
 };
 
-// Scales in signed bytes, in order, four to a word.
-template <class V, int kWords>
-struct ByteScales {
-    typename V::Bytes stored[kWords];
+// Scales of runs of 16 in signed bytes, in order, four to a word.
+template <class V>
+struct ByteScaledStrip : SuperStrip<V> {
+    static constexpr int kRun = 16;
+    struct Open : SuperStrip<V>::Open {
+        typename V::Bytes scales[4];
+        using SuperStrip<V>::Open::Open;
+    };
     template <int j>
-    BQ_INLINE typename V::Ints scale() const {
-        return V::template pick_signed<j % 4>(stored[j / 4]);
+    static BQ_INLINE typename V::Ints scale(const Open& o) {
+        return V::template pick_signed<j % 4>(o.scales[j / 4]);
     }
-    // Of runs of 16.
     template <int g>
-    BQ_INLINE typename V::Ints pair() const {
-        return V::template pick_signed_pair<2 * g % 4, 2 * g % 4 + 1>(stored[g / 2]);
-    }
-    // Of runs of 32.
-    template <int g>
-    BQ_INLINE typename V::Ints twice() const {
-        return V::template pick_signed_pair<g % 4, g % 4>(stored[g / 4]);
+    static BQ_INLINE typename V::Ints less(const Open& o) {
+        return V::template pick_signed_pair<2 * g % 4, 2 * g % 4 + 1>(o.scales[g / 2]);
     }
 };
 
 template <class V>
-struct Strip<V, FormatId::Q3_K> : SuperStrip {
-    static constexpr int kTop = 7, kRun = 16, kOffset = 4;
-    struct Open {
-        const uint8_t *words, *headers;
-        ByteScales<V, 4> scales;
-        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {
+struct Strip<V, FormatId::Q3_K> : ByteScaledStrip<V> {
+    static constexpr int kTop = 7, kOffset = 4;
+    struct Open : ByteScaledStrip<V>::Open {
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : ByteScaledStrip<V>::Open(w, h) {
             using Bytes = typename V::Bytes;
             // Low nibbles of scales 0 to 3 and 8 to 11 in the first word, high pairs in the third.
             const Bytes low[2] = {strip_word<V>(w, 24), strip_word<V>(w, 25)}, high = strip_word<V>(w, 26);
@@ -306,19 +303,10 @@ struct Strip<V, FormatId::Q3_K> : SuperStrip {
                 constexpr int part = decltype(i)::value;
                 const Bytes nibbles = V::template field<part / 2 * 4>(low[part % 2], 15);
                 const Bytes whole = V::masked_or(V::template shifted<2 * part - 4>(high), 48, nibbles);
-                scales.stored[part] = V::sub_bytes(whole, V::splat(32));
+                this->scales[part] = V::sub_bytes(whole, V::splat(32));
             });
         }
     };
-    template <int j>
-    static BQ_INLINE typename V::Ints scale(const Open& o) {
-        return o.scales.template scale<j>();
-    }
-    template <int g>
-    static BQ_INLINE typename V::Ints less(const Open& o) {
-        return o.scales.template pair<g>();
-    }
-    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
         unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
@@ -342,12 +330,11 @@ struct SixBitStrip {
 };
 
 template <class V>
-struct SixBitSuperStrip : SuperStrip {
+struct SixBitSuperStrip : SuperStrip<V> {
     static constexpr bool kMinima = true;
-    struct Open {
-        const uint8_t *words, *headers;
+    struct Open : SuperStrip<V>::Open {
         SixBitStrip<V> six;
-        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h), six(w) {}
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : SuperStrip<V>::Open(w, h), six(w) {}
     };
     template <int j>
     static BQ_INLINE typename V::Ints scale(const Open& o) {
@@ -357,8 +344,6 @@ struct SixBitSuperStrip : SuperStrip {
     static BQ_INLINE typename V::Ints less(const Open& o) {
         return V::template pick_pair<g % 4, g % 4>(o.six.minima[g / 4]);
     }
-    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
-    static BQ_INLINE typename V::Floats dmin(const Open& o) { return V::f16(o.headers + 2 * V::kLanes); }
 };
 
 template <class V>
@@ -386,24 +371,13 @@ struct Strip<V, FormatId::Q5_K> : SixBitSuperStrip<V> {
 };
 
 template <class V>
-struct Strip<V, FormatId::Q6_K> : SuperStrip {
-    static constexpr int kTop = 63, kRun = 16, kOffset = 32;
-    struct Open {
-        const uint8_t *words, *headers;
-        ByteScales<V, 4> scales;
-        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {
-            for (int i = 0; i < 4; ++i) scales.stored[i] = strip_word<V>(w, 48 + i);
+struct Strip<V, FormatId::Q6_K> : ByteScaledStrip<V> {
+    static constexpr int kTop = 63, kOffset = 32;
+    struct Open : ByteScaledStrip<V>::Open {
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : ByteScaledStrip<V>::Open(w, h) {
+            for (int i = 0; i < 4; ++i) this->scales[i] = strip_word<V>(w, 48 + i);
         }
     };
-    template <int j>
-    static BQ_INLINE typename V::Ints scale(const Open& o) {
-        return o.scales.template scale<j>();
-    }
-    template <int g>
-    static BQ_INLINE typename V::Ints less(const Open& o) {
-        return o.scales.template pair<g>();
-    }
-    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
         unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
@@ -417,13 +391,12 @@ struct Strip<V, FormatId::Q6_K> : SuperStrip {
 };
 
 template <class V>
-struct Strip<V, FormatId::IQ4_XS> : SuperStrip, SignedStrip<V> {
+struct Strip<V, FormatId::IQ4_XS> : SuperStrip<V>, SignedStrip<V> {
     static constexpr int kOffset = SignedStrip<V>::kOffset;
-    struct Open {
-        const uint8_t *words, *headers;
+    struct Open : SuperStrip<V>::Open {
         typename V::Ints low, high;
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h)
-            : words(w), headers(h), low(strip_word<V>(w, 0)), high(V::u16(h + 2 * V::kLanes)) {}
+            : SuperStrip<V>::Open(w, h), low(strip_word<V>(w, 0)), high(V::u16(h + 2 * V::kLanes)) {}
     };
     template <int j>
     static BQ_INLINE typename V::Ints scale(const Open& o) {
@@ -435,7 +408,6 @@ struct Strip<V, FormatId::IQ4_XS> : SuperStrip, SignedStrip<V> {
     static BQ_INLINE typename V::Ints less(const Open& o) {
         return V::word_twice(scale<g>(o));
     }
-    static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
         strip_levels<V>(o.words + 4 * V::kLanes * (1 + 4 * g), V::levels(iq4::kLevels, kOffset), u);

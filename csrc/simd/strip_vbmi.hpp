@@ -69,12 +69,8 @@ BQ_INLINE void iq2_points(__m512i first, __m512i last, __m512i signs, __m512i (&
     pair(Index<3>{}, V::shifted<2>(last));
 }
 
-struct Iq2Strip : SuperStrip {
+struct Iq2Strip : SuperStrip<StripVbmi> {
     static constexpr int kTop = 86, kOffset = 43;
-    struct Open {
-        const uint8_t *words, *headers;
-        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
-    };
     static BQ_INLINE __m512 d(const Open& o) {
         return StripVbmi::mul(StripVbmi::f16(o.headers), StripVbmi::splat(0.125f));
     }
@@ -152,15 +148,8 @@ BQ_INLINE void iq3_points(const __m512i (&codes)[4], __m512i signs, const codebo
     });
 }
 
-struct Iq3Strip : SuperStrip {
-    struct Open {
-        const uint8_t *words, *headers;
-        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
-    };
-};
-
 template <>
-struct Strip<StripVbmi, FormatId::IQ3_XXS> : Iq3Strip {
+struct Strip<StripVbmi, FormatId::IQ3_XXS> : SuperStrip<StripVbmi> {
     using V = StripVbmi;
     static constexpr int kTop = 124, kOffset = 62;
     static BQ_INLINE __m512 d(const Open& o) { return V::mul(V::f16(o.headers), V::splat(0.25f)); }
@@ -186,10 +175,9 @@ struct Strip<StripVbmi, FormatId::IQ3_XXS> : Iq3Strip {
 };
 
 template <>
-struct Strip<StripVbmi, FormatId::IQ3_S> : Iq3Strip {
+struct Strip<StripVbmi, FormatId::IQ3_S> : SuperStrip<StripVbmi> {
     using V = StripVbmi;
     static constexpr int kTop = 31, kOffset = 16;
-    static BQ_INLINE __m512 d(const Open& o) { return V::f16(o.headers); }
     template <int j>
     static BQ_INLINE __m512i scale(const Open& o) {
         const __m512i words = strip_word<V>(o.words, 26);
@@ -218,14 +206,7 @@ BQ_INLINE void iq1_codes(__m512i low, __m512i high, __m512i& first, __m512i& las
     using V = StripVbmi;
     const __mmask64 bits[4] = {V::top_bits(low), V::has(high, 0), V::has(high, 1), V::has(high, 2)};
     first = look_up<16>(codebooks::iq1_s::kLowerCodes.at, low, bits);
-    // Of the upper halves the upper seven bits of the index say nearly all.
-    const auto& halves = codebooks::iq1_s::kUpperCodes;
-    const __m512i nibble = V::splat(15);
-    const __m512i part = V::select(nibble, V::shifted<4>(low), V::shifted<-4>(high));
-    const __mmask64 changed =
-        _mm512_cmpge_epu8_mask(_mm512_and_si512(low, nibble), look_up<1>(halves.change, part, nullptr));
-    last = _mm512_mask_blend_epi8(changed, look_up<1>(halves.first, part, nullptr),
-                                  look_up<1>(halves.last, part, nullptr));
+    last = look_up_upper_half(codebooks::iq1_s::kUpperCodes, low, high);
 }
 
 // In eighths: 8 * (code - 1) + 1, or - 1 where the run is moved down.
@@ -302,13 +283,12 @@ struct Strip<StripVbmi, FormatId::IQ1_M> : Iq2Strip {
 };
 
 template <>
-struct Strip<StripVbmi, FormatId::TQ1_0> : SuperStrip {
+struct Strip<StripVbmi, FormatId::TQ1_0> : SuperStrip<StripVbmi> {
     using V = StripVbmi;
     static constexpr int kTop = 2, kRun = 256, kOffset = 1;
-    struct Open {
-        const uint8_t* headers;
+    struct Open : SuperStrip<StripVbmi>::Open {
         __m512i four[13], fifth[12];  // trits of each byte, two bits each
-        BQ_INLINE Open(const uint8_t* words, const uint8_t* h) : headers(h) {
+        BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : SuperStrip<StripVbmi>::Open(w, h) {
             for (int i = 0; i < 13; ++i) {
                 const __m512i bytes = strip_word<V>(words, i);
                 const __mmask64 bits[1] = {V::top_bits(bytes)};
@@ -321,7 +301,6 @@ struct Strip<StripVbmi, FormatId::TQ1_0> : SuperStrip {
     static BQ_INLINE __m512i less(const Open&) {
         return V::splat_words(1);
     }
-    static BQ_INLINE __m512 d(const Open& o) { return V::f16(o.headers); }
     template <int g>
     static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
         unroll<8>([&](auto i) BQ_INLINE_LAMBDA {

@@ -1,6 +1,7 @@
 // Tables of bytes looked up in registers with AVX-512 VBMI.
 #pragma once
 
+#include "formats/codebooks/planes.hpp"
 #include "simd/avx512.hpp"
 
 namespace bq {
@@ -18,6 +19,18 @@ BQ_INLINE __m512i look_up(const uint8_t* table, __m512i low, const __mmask64* bi
         const __m512i last = look_up<kHalf>(table + 128 * kHalf, low, bits);
         return _mm512_mask_blend_epi8(bits[kBit], first, last);
     }
+}
+
+// What a table says of elements 4 to 7 of 64 points of IQ1, of whose indices `low` has eight bits and `high`
+// three (and anything above them): the upper seven bits of an index say nearly all.
+BQ_INLINE __m512i look_up_upper_half(const codebooks::iq1_s::UpperHalves& halves, __m512i low, __m512i high) {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    const __m512i part =
+        _mm512_ternarylogic_epi32(nibble, _mm512_srli_epi16(low, 4), _mm512_slli_epi16(high, 4), 0xca);
+    const __mmask64 changed =
+        _mm512_cmpge_epu8_mask(_mm512_and_si512(low, nibble), look_up<1>(halves.change, part, nullptr));
+    return _mm512_mask_blend_epi8(changed, look_up<1>(halves.first, part, nullptr),
+                                  look_up<1>(halves.last, part, nullptr));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "formats/codebooks/planes.hpp"
 
 #include "formats/codebooks/grids.hpp"
+#include "formats/codebooks/iq1_halves.hpp"
 #include "formats/codebooks/points.hpp"
 
 namespace bq::codebooks {
@@ -28,27 +29,8 @@ constexpr uint8_t signs_of(int levels) {
     return static_cast<uint8_t>(signs);
 }
 
-constexpr iq1_s::LowerHalves lower_halves() {
-    iq1_s::LowerHalves halves{};
-    for (int p = 0; p < 2048; ++p) halves.at[p] = signs_of(iq1_s::kGrid[p] & 255);
-    return halves;
-}
-
-constexpr iq1_s::UpperHalves upper_halves() {
-    iq1_s::UpperHalves halves{};
-    for (int part = 0; part < 128; ++part) {
-        const uint16_t* points = iq1_s::kGrid + 16 * part;
-        halves.first[part] = signs_of(points[0] >> 8);
-        halves.last[part] = signs_of(points[15] >> 8);
-        int change = 1;
-        while (change < 16 && points[change] >> 8 == points[0] >> 8) ++change;
-        halves.change[part] = static_cast<uint8_t>(change);
-    }
-    return halves;
-}
-
 constexpr bool upper_halves_hold() {
-    const iq1_s::UpperHalves halves = upper_halves();
+    const iq1_s::UpperHalves halves = iq1_s::upper_halves_of(signs_of);
     for (int p = 0; p < 2048; ++p) {
         const int part = p / 16;
         const uint8_t found = p % 16 >= halves.change[part] ? halves.last[part] : halves.first[part];
@@ -82,8 +64,8 @@ constexpr SignBytes sign_bytes() {
 
 }  // namespace
 
-constexpr iq1_s::LowerHalves iq1_s::kLowerHalves = lower_halves();
-constexpr iq1_s::UpperHalves iq1_s::kUpperHalves = upper_halves();
+constexpr iq1_s::LowerHalves iq1_s::kLowerHalves = lower_halves_of(signs_of);
+constexpr iq1_s::UpperHalves iq1_s::kUpperHalves = upper_halves_of(signs_of);
 constexpr BytePairs<256> iq2_xxs::kPlanes = planes_of(kGrid);
 constexpr BytePairs<512> iq2_xs::kPlanes = planes_of(kGrid);
 constexpr BytePairs<1024> iq2_s::kPlanes = planes_of(kGrid);

@@ -1,6 +1,7 @@
 #include "formats/codebooks/strip_tables.hpp"
 
 #include "formats/codebooks/grids.hpp"
+#include "formats/codebooks/iq1_halves.hpp"
 #include "formats/codebooks/points.hpp"
 
 namespace bq::codebooks {
@@ -26,23 +27,9 @@ constexpr BytePairs<kCount> nibbles_of_iq3(const uint16_t (&grid)[kCount]) {
     return nibbles;
 }
 
-constexpr iq1_s::LowerHalves lower_codes() {
-    iq1_s::LowerHalves codes{};
-    for (int p = 0; p < 2048; ++p) codes.at[p] = static_cast<uint8_t>(iq1_s::kGrid[p] & 255);
-    return codes;
-}
-
-constexpr iq1_s::UpperHalves upper_codes() {
-    iq1_s::UpperHalves codes{};
-    for (int part = 0; part < 128; ++part) {
-        const uint16_t* points = iq1_s::kGrid + 16 * part;
-        codes.first[part] = static_cast<uint8_t>(points[0] >> 8);
-        codes.last[part] = static_cast<uint8_t>(points[15] >> 8);
-        int change = 1;
-        while (change < 16 && points[change] >> 8 == points[0] >> 8) ++change;
-        codes.change[part] = static_cast<uint8_t>(change);
-    }
-    return codes;
+// Four elements of IQ1, two bits each.
+constexpr uint8_t codes_of(int levels) {
+    return static_cast<uint8_t>(levels);
 }
 
 template <int kCount>
@@ -80,8 +67,8 @@ constexpr BytePairs<512> iq2_xs::kStrip = pairs_of_iq2(kGrid);
 constexpr BytePairs<1024> iq2_s::kStrip = pairs_of_iq2(kGrid);
 constexpr BytePairs<256> iq3_xxs::kStrip = nibbles_of_iq3(kGrid);
 constexpr BytePairs<512> iq3_s::kStrip = nibbles_of_iq3(kGrid);
-constexpr iq1_s::LowerHalves iq1_s::kLowerCodes = lower_codes();
-constexpr iq1_s::UpperHalves iq1_s::kUpperCodes = upper_codes();
+constexpr iq1_s::LowerHalves iq1_s::kLowerCodes = lower_halves_of(codes_of);
+constexpr iq1_s::UpperHalves iq1_s::kUpperCodes = upper_halves_of(codes_of);
 constexpr StripLevels kIq2Levels = signed_levels(kIq2, 4, 43);
 constexpr StripLevels kIq3XxsLevels = signed_levels(kIq3Xxs, 8, 62);
 constexpr StripLevels kIq3SLevels = signed_levels(kIq3S, 8, 16);
