@@ -23,6 +23,31 @@ struct StripDot {
     static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
     static constexpr int kAheadBlocks = ((F::kSuper ? 16384 : 8192) + kWords - 1) / kWords;
 
+    // The block that is asked for while another one is multiplied: the streams within a block are too short
+    // for the prefetchers of the CPU. It goes from strip to strip as the products do.
+    struct Ahead {
+        const uint8_t *words, *headers;
+        int64_t left, blocks;
+        BQ_INLINE Ahead(const uint8_t* strips, int64_t n)
+            : words(strips), headers(strips + kWords * n), left(n), blocks(n) {
+            for (int64_t b = 0; b < kAheadBlocks; ++b) advance();
+        }
+        BQ_INLINE void advance() {
+            words += kWords;
+            headers += kHeaders;
+            if (--left > 0) return;
+            words = headers;
+            headers += kWords * blocks;
+            left = blocks;
+        }
+    };
+
+    // Whether minima or offsets are summed up over a super-block, rather than taken from each run.
+    static constexpr bool kLess = F::kMinima || (F::kOffset != 0 && (F::kPairs || F::kRun != 32));
+    // Sums of integers times 1, 4, 16 and 64: two bits need not be shifted down, where that is not done once
+    // for many rows.
+    static constexpr int kPlaces = kRows <= 2 ? F::kPlaces : 1;
+
     const int8_t* q[kRows];
     const float *scales[kRows], *sums[kRows];
     const int16_t* whole_sums[kRows];
@@ -69,72 +94,90 @@ struct StripDot {
         }
     }
 
-    // Elements 32 g to 32 g + 31 of super-block i.
+    // Elements 32 g to 32 g + 31 of super-block i. Integers that are left where they are in their bytes
+    // (kPlaces) go to a sum of their place.
     template <int g>
-    BQ_INLINE void super_group(const typename F::Open& o, int64_t i, Ints (&total)[kRows],
+    BQ_INLINE void super_group(const typename F::Open& o, int64_t i, Ints (&total)[kRows][kPlaces],
                                Ints (&less)[kRows]) {
         Bytes u[8];
-        F::template weights<g>(o, u);
+        if constexpr (kPlaces > 1)
+            F::template weights<g, true>(o, u);
+        else
+            F::template weights<g>(o, u);
         for (int r = 0; r < kRows; ++r) {
             const int8_t* const x = q[r] + 256 * i + 32 * g;
+            const int16_t* const two = whole_sums[r] + 16 * i + 2 * g;
             const Ints none = V::no_ints();
+            Ints& sum = total[r][kPlaces > 1 ? F::template place<g>(0) : 0];
             if constexpr (F::kPairs) {
-                total[r] = V::add(total[r], V::template dots_of_pairs<8>(u, x, F::template less<g>(o)));
+                sum = V::add(sum, V::template dots_of_pairs<8>(u, x, F::template less<g>(o)));
+            } else if constexpr (F::kRun == 256 && kPlaces > 1) {
+                unroll<8>([&](auto e) BQ_INLINE_LAMBDA {
+                    Ints& one = total[r][F::template place<g>(e)];
+                    one = V::template dots<F::kTop, 1>(u + e, x + 4 * e, one);
+                });
             } else if constexpr (F::kRun == 256) {
-                total[r] = V::add(total[r], V::template dots<F::kTop, 8>(u, x, none));
+                sum = V::add(sum, V::template dots<F::kTop, 8>(u, x, none));
             } else if constexpr (F::kRun == 32) {
-                const Ints dot = V::template dots<F::kTop, 8>(u, x, none);
-                total[r] = V::add(total[r], V::mul(dot, F::template scale<g>(o)));
+                Ints start = none;
+                if constexpr (F::kOffset != 0) start = V::dot_pair(none, V::splat_words(-F::kOffset), two);
+                Ints dot = V::template dots<F::kTop, 8>(u, x, start);
+                if constexpr (F::kShiftsRuns) dot = F::template shifted<g>(o, dot, two);
+                sum = V::add(sum, V::mul(dot, F::template scale<g>(o)));
             } else {
                 const Ints low = V::template dots<F::kTop, 4>(u, x, none);
                 const Ints high = V::template dots<F::kTop, 4>(u + 4, x + 16, none);
-                total[r] = V::add(total[r], V::mul(low, F::template scale<2 * g>(o)));
-                total[r] = V::add(total[r], V::mul(high, F::template scale<2 * g + 1>(o)));
+                sum = V::add(sum, V::mul(low, F::template scale<2 * g>(o)));
+                sum = V::add(sum, V::mul(high, F::template scale<2 * g + 1>(o)));
             }
-            if constexpr (F::kMinima || F::kOffset != 0)
-                less[r] = V::dot_pair(less[r], F::template less<g>(o), whole_sums[r] + 16 * i + 2 * g);
+            if constexpr (kLess) less[r] = V::dot_pair(less[r], F::template less<g>(o), two);
         }
     }
 
-    // Part i of kParts of a block that is wanted later: the streams within a block are too short for the
-    // prefetchers of the CPU. Those of Q8_0, one after the other, are not: there the lines come nearer.
+    // Part i of kParts of the words of a block that is wanted later.
     template <int kParts>
     static BQ_INLINE void prefetch_part([[maybe_unused]] const uint8_t* words, [[maybe_unused]] int i) {
 #if defined(__GNUC__)
         constexpr int kLines = (kWords + 63) / 64, kPart = (kLines + kParts - 1) / kParts;
         constexpr int kLevel = id == FormatId::Q8_0 ? 3 : 2;
         for (int line = i * kPart; line < (i + 1) * kPart && line < kLines; ++line)
-            __builtin_prefetch(words + kAheadBlocks * kWords + 64 * line, 0, kLevel);
+            __builtin_prefetch(words + 64 * line, 0, kLevel);
 #endif
     }
 
-    BQ_INLINE void super_block(const uint8_t* words, const typename F::Open& o, int64_t i) {
-        Ints total[kRows], less[kRows];
-        for (int r = 0; r < kRows; ++r) total[r] = less[r] = V::no_ints();
+    BQ_INLINE void super_block(const uint8_t* later, const typename F::Open& o, int64_t i) {
+        Ints total[kRows][kPlaces], less[kRows];
+        for (int r = 0; r < kRows; ++r) {
+            less[r] = V::no_ints();
+            for (Ints& place : total[r]) place = V::no_ints();
+        }
         unroll<8>([&](auto g) BQ_INLINE_LAMBDA {
-            if constexpr (decltype(g)::value % 4 == 0) prefetch_part<2>(words, g / 4);
+            if constexpr (decltype(g)::value % 2 == 0) prefetch_part<4>(later, g / 2);
             super_group<decltype(g)::value>(o, i, total, less);
         });
         const Floats d = F::d(o);
         for (int r = 0; r < kRows; ++r) {
             const Floats scale = V::splat(scales[r][i]);
-            if constexpr (F::kOffset != 0)
-                total[r] = V::sub(total[r], V::mul(less[r], V::splat_ints(F::kOffset)));
-            acc[r] = V::mul_add(V::to_floats(total[r]), V::mul(d, scale), acc[r]);
+            Ints sum = total[r][kPlaces - 1];
+            if constexpr (kPlaces > 1)
+                for (int p = kPlaces - 2; p >= 0; --p) sum = V::add(total[r][p], V::template down<2>(sum));
+            if constexpr (kLess && F::kOffset != 0)
+                sum = V::sub(sum, V::mul(less[r], V::splat_ints(F::kOffset)));
+            acc[r] = V::mul_add(V::to_floats(sum), V::mul(d, scale), acc[r]);
             if constexpr (F::kMinima)
                 acc[r] = V::mul_sub_from(V::to_floats(less[r]), V::mul(F::dmin(o), scale), acc[r]);
         }
     }
 
-    BQ_INLINE void strip(const uint8_t* words, int64_t blocks, float* y, int64_t ldy) {
+    BQ_INLINE void strip(const uint8_t* words, int64_t blocks, Ahead& ahead, float* y, int64_t ldy) {
         const uint8_t* headers = words + kWords * blocks;
-        for (int64_t b = 0; b < blocks; ++b, words += kWords, headers += kHeaders) {
+        for (int64_t b = 0; b < blocks; ++b, words += kWords, headers += kHeaders, ahead.advance()) {
             const typename F::Open o(words, headers);
-            if constexpr (kHeaders > 0) prefetch<64>(headers + kAheadBlocks * kHeaders);
+            if constexpr (kHeaders > 0) prefetch<1>(ahead.headers);
             if constexpr (F::kSuper) {
-                super_block(words, o, b);
+                super_block(ahead.words, o, b);
             } else {
-                prefetch_part<1>(words, 0);
+                prefetch_part<1>(ahead.words, 0);
                 unroll<Form::elements / 32>([&](auto g) BQ_INLINE_LAMBDA {
                     group<decltype(g)::value>(o, b * (Form::elements / 32) + g);
                 });
@@ -149,9 +192,11 @@ void matmul_strips(const uint8_t* strips, int64_t row_bytes, int64_t begin, int6
                    float* y, int64_t ldy) {
     const int64_t blocks = x.k / CommonForm<id>::elements;
     const auto pass = [&](auto rows, int64_t r) BQ_INLINE_LAMBDA {
-        for (int64_t i = begin; i < end; ++i)
-            StripDot<V, id, decltype(rows)::value>(x, r).strip(strips + i * V::kLanes * row_bytes, blocks,
-                                                               y + r * ldy + i * V::kLanes, ldy);
+        using Dot = StripDot<V, id, decltype(rows)::value>;
+        const uint8_t* strip = strips + begin * V::kLanes * row_bytes;
+        typename Dot::Ahead ahead(strip, blocks);
+        for (int64_t i = begin; i < end; ++i, strip += V::kLanes * row_bytes)
+            Dot(x, r).strip(strip, blocks, ahead, y + r * ldy + i * V::kLanes, ldy);
     };
     int64_t r = 0;
     for (; r + 8 <= x.rows; r += 8) pass(Index<8>{}, r);

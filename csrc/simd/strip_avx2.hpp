@@ -16,7 +16,7 @@ struct StripAvx2 {
     using Ints = __m256i;
     using Floats = __m256;
     static constexpr int kLanes = 8;
-    static constexpr bool kRaised = false;
+    static constexpr bool kRaised = false, kLeavesPlaces = false;
 
     static BQ_INLINE Bytes load(const uint8_t* p) { return Avx2::load(p); }
     static BQ_INLINE Bytes splat(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
@@ -65,7 +65,6 @@ struct StripAvx2 {
                                           : _mm256_slli_epi32(a, kShift >= 0 ? 0 : -kShift);
         return _mm256_and_si256(moved, splat_ints(mask));
     }
-    static BQ_INLINE Ints word_twice(Ints a) { return _mm256_blend_epi16(a, _mm256_slli_epi32(a, 16), 0xaa); }
 
     static BQ_INLINE Ints no_ints() { return _mm256_setzero_si256(); }
     static BQ_INLINE Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
@@ -113,9 +112,12 @@ struct StripAvx2 {
     }
     static BQ_INLINE Floats half_of_ue4m3(Ints a) {
         const __m256i most = _mm256_set1_epi32(0x7f), bits = _mm256_and_si256(a, most);
-        const __m256 value =
-            _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(bits, 20)), _mm256_set1_ps(0x1p119f));
-        return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, most)), value);
+        const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), bits);
+        __m256i value = _mm256_add_epi32(_mm256_slli_epi32(bits, 20), _mm256_set1_epi32(119 << 23));
+        value = _mm256_sub_epi32(value, _mm256_slli_epi32(small, 23));
+        const __m256 too_much = _mm256_and_ps(_mm256_castsi256_ps(small), _mm256_set1_ps(0x1p-7f));
+        const __m256 number = _mm256_sub_ps(_mm256_castsi256_ps(value), too_much);
+        return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, most)), number);
     }
     static BQ_INLINE void store(float* p, Floats a) { _mm256_storeu_ps(p, a); }
 

@@ -8,9 +8,10 @@
 //   levels, look_up        a table of sixteen bytes, and its entries of low nibbles (bits 4 to 6 must be 0)
 //   pick<i>, pick_pair<i>  byte i of each word as 32 bits; bytes i and j as two words of 16; `signed_` for
 //                          signed bytes
-//   int_field<n>           (a >> n) & mask in 32 bits (<< if n is negative); word_twice  the low 16 bits
-//   twice dots                   kSteps vectors of weights 0..kTop with 4 * kSteps activations dot_pair two
-//   words of 16 bits with two sums, added on
+//   int_field<n>, down<n>  (a >> n) & mask in 32 bits (<< if n is negative); a >> n of signed ones
+//   dots                   kSteps vectors of weights 0..kTop with 4 * kSteps activations, added on
+//   dot_pair               two words of 16 bits with two sums, added on
+//   kLeavesPlaces          dots takes any weights in eight bits
 #pragma once
 
 #include "simd/avx512.hpp"
@@ -24,7 +25,8 @@ struct StripAvx512 {
     using Ints = __m512i;
     using Floats = __m512;
     static constexpr int kLanes = 16;
-    static constexpr bool kRaised = true;  // weights of eight signed bits are raised by 128
+    // Weights of eight signed bits are raised by 128; fields of two bits need not be shifted down.
+    static constexpr bool kRaised = true, kLeavesPlaces = true;
 
     static BQ_INLINE Bytes load(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static BQ_INLINE Bytes splat(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
@@ -85,8 +87,9 @@ struct StripAvx512 {
                                           : _mm512_slli_epi32(a, kShift >= 0 ? 0 : -kShift);
         return _mm512_and_si512(moved, splat_ints(mask));
     }
-    static BQ_INLINE Ints word_twice(Ints a) {
-        return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(a, 16));
+    template <int kShift>
+    static BQ_INLINE Ints down(Ints a) {
+        return _mm512_srai_epi32(a, kShift);
     }
 
     static BQ_INLINE Ints no_ints() { return _mm512_setzero_si512(); }
@@ -120,12 +123,16 @@ struct StripAvx512 {
         const __m512i small = _mm512_slli_epi32(_mm512_add_epi32(e, one), 21);
         return _mm512_castsi512_ps(_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(e, one), small, normal));
     }
-    // Of 32 bits each.
+    // Of 32 bits each. Subnormal ones get an exponent, of which what was not there is taken off: as subnormal
+    // floats they would be slow, and weights of models often have such scales.
     static BQ_INLINE Floats half_of_ue4m3(Ints a) {
         const __m512i most = splat_ints(0x7f), bits = _mm512_and_si512(a, most);
-        const __mmask16 number = _mm512_cmpgt_epi32_mask(most, bits);
-        return _mm512_maskz_mul_ps(number, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 20)),
-                                   _mm512_set1_ps(0x1p119f));
+        const __mmask16 small = _mm512_cmpgt_epi32_mask(splat_ints(8), bits);
+        const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(bits, 20), splat_ints(119 << 23));
+        const __m512 value =
+            _mm512_castsi512_ps(_mm512_mask_add_epi32(high, small, high, splat_ints(1 << 23)));
+        const __m512 number = _mm512_mask_sub_ps(value, small, value, _mm512_set1_ps(0x1p-7f));
+        return _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(most, bits), number);
     }
     static BQ_INLINE void store(float* p, Floats a) { _mm512_storeu_ps(p, a); }
 

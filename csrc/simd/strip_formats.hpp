@@ -11,7 +11,12 @@
 // Super-blocks of 256 (kSuper true), value = d * scale * integer - dmin * minimum:
 //   kRun        16 or 32 elements; 256 if all scales are 1
 //   scale<j>    of run j, 32 bits
-//   less<g>     two words of 16 bits, for the halves of the 32 elements: minima or, with an offset, scales
+//   less<g>     two words of 16 bits, for the halves of the 32 elements: minima or, with an offset and runs
+//   of
+//               16 or 256, scales
+//   shifted<g>  if kShiftsRuns: the sum of products of a run with what is to be added for its sums
+//   kPlaces     4 if weights<g, true> can leave fields of two bits where they are: times 4 ^ place<g>(i) in
+//               vector i, the same in all of them but in runs of 256
 //   kPairs      the runs of 16 alternate within the vectors, pair by pair: less<g> has their scales
 //   d, dmin
 #pragma once
@@ -31,7 +36,7 @@ struct Strip {
 
 struct PlainStrip {
     static constexpr bool kKnown = true, kSuper = false, kMinima = false;
-    static constexpr int kRuns = 1, kScales = 1;
+    static constexpr int kRuns = 1, kScales = 1, kPlaces = 1;
 };
 
 template <class V>
@@ -217,24 +222,46 @@ struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
 template <class V>
 struct SuperStrip {
     static constexpr bool kKnown = true, kSuper = true, kMinima = false, kPairs = false;
-    static constexpr int kRun = 32, kOffset = 0;
+    static constexpr bool kShiftsRuns = false;
+    static constexpr int kRun = 32, kOffset = 0, kPlaces = 1;
     struct Open {
         const uint8_t *words, *headers;
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
     };
+    template <int g>
+    static constexpr int place(int) {
+        return 0;
+    }
     static BQ_INLINE typename V::Floats d(const Open& o) { return V::f16(o.headers); }
     static BQ_INLINE typename V::Floats dmin(const Open& o) { return V::f16(o.headers + 2 * V::kLanes); }
 };
 
-// Field `part` of 0 to 3 of pairs of bits, of the words of a half.
-template <int part, class V>
+// Field `part` of 0 to 3 of pairs of bits, where it is or shifted down.
+template <int part, class V, bool kInPlace = false>
 BQ_INLINE typename V::Bytes two_bits(typename V::Bytes word) {
+    if constexpr (kInPlace) return V::template field<0>(word, 3 << 2 * part);
     return V::template field<2 * part>(word, 3);
 }
 
+// Words of four fields of two bits that belong to four groups of 32.
 template <class V>
-struct Strip<V, FormatId::Q2_K> : SuperStrip<V> {
-    static constexpr int kTop = 3, kRun = 16;
+struct TwoBitStrip : SuperStrip<V> {
+    static constexpr int kTop = 3, kPlaces = V::kLeavesPlaces ? 4 : 1;
+    template <int g>
+    static constexpr int place(int) {
+        return g % 4;
+    }
+    template <int g, bool kInPlace>
+    static BQ_INLINE void fields(const uint8_t* words, typename V::Bytes (&u)[8]) {
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            u[i] = two_bits<g % 4, V, kInPlace>(strip_word<V>(words, g / 4 * 8 + i));
+        });
+    }
+};
+
+template <class V>
+struct Strip<V, FormatId::Q2_K> : TwoBitStrip<V> {
+    static constexpr int kRun = 16;
     static constexpr bool kMinima = true;
     struct Open : SuperStrip<V>::Open {
         typename V::Bytes stored[4];
@@ -250,26 +277,23 @@ struct Strip<V, FormatId::Q2_K> : SuperStrip<V> {
     static BQ_INLINE typename V::Ints less(const Open& o) {
         return V::template pick_pair<2 * g % 4, 2 * g % 4 + 1>(V::template field<4>(o.stored[g / 2], 15));
     }
-    template <int g>
+    template <int g, bool kInPlace = false>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            u[i] = two_bits<g % 4, V>(strip_word<V>(o.words, 4 + g / 4 * 8 + i));
-        });
+        TwoBitStrip<V>::template fields<g, kInPlace>(o.words + 16 * V::kLanes, u);
     }
 };
 
 template <class V>
-struct Strip<V, FormatId::TQ2_0> : SuperStrip<V> {
-    static constexpr int kTop = 3, kRun = 256, kOffset = 1;
-    using typename SuperStrip<V>::Open;
+struct Strip<V, FormatId::TQ2_0> : TwoBitStrip<V> {
+    static constexpr int kRun = 256, kOffset = 1;
+    using typename TwoBitStrip<V>::Open;
     template <int g>
     static BQ_INLINE typename V::Ints less(const Open&) {
         return V::splat_words(1);
     }
-    template <int g>
+    template <int g, bool kInPlace = false>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i)
-                      BQ_INLINE_LAMBDA { u[i] = two_bits<g % 4, V>(strip_word<V>(o.words, g / 4 * 8 + i)); });
+        TwoBitStrip<V>::template fields<g, kInPlace>(o.words, u);
     }
 };
 
@@ -403,10 +427,6 @@ struct Strip<V, FormatId::IQ4_XS> : SuperStrip<V>, SignedStrip<V> {
         const auto low = V::template int_field<4 * j>(o.low, 15);
         const auto high = V::template int_field<2 * j - 4>(o.high, 48);
         return V::sub(V::add(low, high), V::splat_ints(32));
-    }
-    template <int g>
-    static BQ_INLINE typename V::Ints less(const Open& o) {
-        return V::word_twice(scale<g>(o));
     }
     template <int g>
     static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {

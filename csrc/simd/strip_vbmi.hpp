@@ -30,6 +30,10 @@ struct StripVbmi : StripAvx512 {
     static BQ_INLINE Bytes look_up_low_bits(Bytes table, Bytes indices) {
         return _mm512_permutexvar_epi8(indices, table);
     }
+    // The same with 64 entries.
+    static BQ_INLINE Bytes look_up_six_bits(const codebooks::WideLevels& table, Bytes indices) {
+        return _mm512_permutexvar_epi8(indices, _mm512_load_si512(table.at));
+    }
     // Fields of `step` bits of each word, from bit `from` on, to the low bits of its bytes.
     static BQ_INLINE Bytes spread(Bytes words, int from, int step) {
         const int64_t first = int64_t{from} * 0x0101010101010101;
@@ -50,23 +54,22 @@ struct StripVbmi : StripAvx512 {
     }
 };
 
-// IQ2: from two vectors of four two-bit codes, those of elements 0, 1, 4, 5 and of 2, 3, 6, 7, and one of
-// signs.
+// IQ2: from two vectors of four two-bit codes, those of elements 4, 5, 0 and 1 and of 2, 6, 3 and 7, and one
+// of signs. An index has the codes and the signs of two elements in six bits, and each has a table that looks
+// at its own: so eight elements take three shifts. Bits 6 and 7 of an index do not count.
 BQ_INLINE void iq2_points(__m512i first, __m512i last, __m512i signs, __m512i (&u)[8]) {
     using V = StripVbmi;
-    const __m512i table = V::repeated(codebooks::kIq2Levels), codes = V::splat(0x33);
-    // Code and sign of element e in the low nibble, of element 4 + e in the high one; bit 3 of either is
-    // whatever it is.
-    const auto pair = [&](auto e, __m512i code) BQ_INLINE_LAMBDA {
-        constexpr int at = decltype(e)::value;
-        const __m512i both = V::select(codes, code, V::shifted<at - 2>(signs));
-        u[at] = V::look_up_low_bits(table, both);
-        u[at + 4] = V::look_up_low_bits(table, V::shifted<4>(both));
+    const auto two = [&](__m512i index, __m512i& a, const codebooks::WideLevels& of_a, __m512i& b,
+                         const codebooks::WideLevels& of_b) BQ_INLINE_LAMBDA {
+        a = V::look_up_six_bits(of_a, index);
+        b = V::look_up_six_bits(of_b, index);
     };
-    pair(Index<0>{}, first);
-    pair(Index<1>{}, V::shifted<2>(first));
-    pair(Index<2>{}, last);
-    pair(Index<3>{}, V::shifted<2>(last));
+    const auto& levels = codebooks::kIq2Levels;
+    const __m512i in_turn = V::splat(0x33);
+    two(V::select(V::splat(0x0f), first, signs), u[4], levels[0], u[5], levels[1]);
+    two(V::select(V::splat(0x3c), V::shifted<2>(first), signs), u[0], levels[2], u[1], levels[3]);
+    two(V::select(in_turn, last, signs), u[2], levels[4], u[3], levels[5]);
+    two(V::select(in_turn, V::shifted<2>(last), V::shifted<4>(signs)), u[6], levels[4], u[7], levels[5]);
 }
 
 struct Iq2Strip : SuperStrip<StripVbmi> {
@@ -82,10 +85,6 @@ struct Strip<StripVbmi, FormatId::IQ2_XXS> : Iq2Strip {
     template <int j>
     static BQ_INLINE __m512i scale(const Open& o) {
         return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 2 * j + 1), 27), 30, 1);
-    }
-    template <int g>
-    static BQ_INLINE __m512i less(const Open& o) {
-        return V::word_twice(scale<g>(o));
     }
     template <int g>
     static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
@@ -135,16 +134,17 @@ struct Strip<StripVbmi, FormatId::IQ2_S> : Iq2Strip {
     }
 };
 
-// IQ3: from the codes of elements 0 and 1, 2 and 3, and so on, and the signs of the even elements and the odd
-// ones.
-BQ_INLINE void iq3_points(const __m512i (&codes)[4], __m512i signs, const codebooks::StripLevels& levels,
+// IQ3: from the codes of elements 0 and 1, 2 and 3, and so on, in nibbles that leave the lowest bit to the
+// sign, or the one above, and the signs of the even elements and the odd ones.
+BQ_INLINE void iq3_points(const __m512i (&codes)[4], __m512i signs, const codebooks::StripLevels (&levels)[2],
                           __m512i (&u)[8]) {
     using V = StripVbmi;
-    const __m512i table = V::repeated(levels), mask = V::splat(0x77);
+    const __m512i tables[2] = {V::repeated(levels[0]), V::repeated(levels[1])};
+    const __m512i masks[2] = {V::splat(0xee), V::splat(0xdd)}, later = V::shifted<2>(signs);
     unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
-        const __m512i both = V::select(mask, codes[i], V::shifted<decltype(i)::value - 3>(signs));
-        u[2 * i] = V::look_up_low_bits(table, both);
-        u[2 * i + 1] = V::look_up_low_bits(table, V::shifted<4>(both));
+        const __m512i both = V::select(masks[i % 2], codes[i], i < 2 ? signs : later);
+        u[2 * i] = V::look_up_low_bits(tables[i % 2], both);
+        u[2 * i + 1] = V::look_up_low_bits(tables[i % 2], V::shifted<4>(both));
     });
 }
 
@@ -156,10 +156,6 @@ struct Strip<StripVbmi, FormatId::IQ3_XXS> : SuperStrip<StripVbmi> {
     template <int j>
     static BQ_INLINE __m512i scale(const Open& o) {
         return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 16 + j), 27), 30, 1);
-    }
-    template <int g>
-    static BQ_INLINE __m512i less(const Open& o) {
-        return V::word_twice(scale<g>(o));
     }
     template <int g>
     static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
@@ -183,10 +179,6 @@ struct Strip<StripVbmi, FormatId::IQ3_S> : SuperStrip<StripVbmi> {
         const __m512i words = strip_word<V>(o.words, 26);
         if constexpr (j == 0) return V::odd(_mm512_slli_epi32(words, 1), 30, 1);
         return V::odd(_mm512_srli_epi32(words, 4 * j - 1), 30, 1);
-    }
-    template <int g>
-    static BQ_INLINE __m512i less(const Open& o) {
-        return V::word_twice(scale<g>(o));
     }
     template <int g>
     static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
@@ -213,34 +205,35 @@ BQ_INLINE void iq1_codes(__m512i low, __m512i high, __m512i& first, __m512i& las
 template <>
 struct Strip<StripVbmi, FormatId::IQ1_S> : Iq2Strip {
     using V = StripVbmi;
-    static constexpr int kTop = 3, kOffset = 1;
+    static constexpr int kTop = 3, kOffset = 0;
+    static constexpr bool kShiftsRuns = true;
     template <int j>
     static BQ_INLINE __m512i scale(const Open& o) {
-        return _mm512_slli_epi32(stored<j>(o), 3);
+        return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 8 + j / 2), 16 * (j % 2) + 11), 14, 1);
     }
     template <int g>
-    static BQ_INLINE __m512i less(const Open& o) {
-        const __m512i one = stored<g>(o), eight = _mm512_slli_epi32(one, 3);
+    static BQ_INLINE __m512i shifted(const Open& o, __m512i dot, const int16_t* sums) {
         const __mmask16 down =
             _mm512_test_epi32_mask(strip_word<V>(o.words, 8 + g / 2),
                                    V::splat_ints(static_cast<int>(g % 2 ? 0x80000000u : 0x8000u)));
-        return V::word_twice(_mm512_mask_add_epi32(V::sub(eight, one), down, eight, one));
+        const __m512i less = _mm512_mask_blend_epi32(down, V::splat_words(-7), V::splat_words(-9));
+        return V::dot_pair(_mm512_slli_epi32(dot, 3), less, sums);
     }
     template <int g>
     static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
         __m512i first, last;
         iq1_codes(strip_word<V>(o.words, g), V::spread(strip_word<V>(o.words, 8 + g / 2), g % 2 * 16, 3),
                   first, last);
-        unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
-            u[i] = V::field<2 * decltype(i)::value>(first, 3);
-            u[4 + i] = V::field<2 * decltype(i)::value>(last, 3);
-        });
+        codes_of(first, u);
+        codes_of(last, u + 4);
     }
 
   private:
-    template <int j>
-    static BQ_INLINE __m512i stored(const Open& o) {
-        return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 8 + j / 2), 16 * (j % 2) + 11), 14, 1);
+    static BQ_INLINE void codes_of(__m512i four, __m512i* u) {
+        u[0] = V::field<0>(four, 3);
+        u[1] = V::look_up_six_bits(codebooks::kCodeFields[0], four);
+        u[2] = V::look_up_six_bits(codebooks::kCodeFields[1], four);
+        u[3] = V::field<6>(four, 3);
     }
 };
 
@@ -267,25 +260,24 @@ struct Strip<StripVbmi, FormatId::IQ1_M> : Iq2Strip {
         const __m512i high = V::spread(strip_word<V>(o.words, 8 + g / 2), g % 2 * 16, 4);
         __m512i first, last;
         iq1_codes(strip_word<V>(o.words, g), high, first, last);
-        // To bits 2 and 6; bits 3 and 7 do not count.
-        const __m512i down = V::select(V::splat(0x0f), V::shifted<1>(high), V::shifted<-3>(high));
-        const __m512i table = V::repeated(codebooks::kIq1Levels), codes = V::splat(0x33);
-        const auto pair = [&](auto e, __m512i code) BQ_INLINE_LAMBDA {
+        // To bit 4, above the codes of two elements; bits 5 to 7 do not count.
+        const __m512i down = V::shifted<-1>(high), codes = V::splat(0x0f);
+        const auto two = [&](auto e, __m512i code) BQ_INLINE_LAMBDA {
             const __m512i both = V::select(codes, code, down);
-            u[e] = V::look_up_low_bits(table, both);
-            u[e + 2] = V::look_up_low_bits(table, V::shifted<4>(both));
+            u[e] = V::look_up_six_bits(codebooks::kIq1Levels[0], both);
+            u[e + 1] = V::look_up_six_bits(codebooks::kIq1Levels[1], both);
         };
-        pair(Index<0>{}, first);
-        pair(Index<1>{}, V::shifted<2>(first));
-        pair(Index<4>{}, last);
-        pair(Index<5>{}, V::shifted<2>(last));
+        two(Index<0>{}, first);
+        two(Index<2>{}, V::shifted<4>(first));
+        two(Index<4>{}, last);
+        two(Index<6>{}, V::shifted<4>(last));
     }
 };
 
 template <>
 struct Strip<StripVbmi, FormatId::TQ1_0> : SuperStrip<StripVbmi> {
     using V = StripVbmi;
-    static constexpr int kTop = 2, kRun = 256, kOffset = 1;
+    static constexpr int kTop = 2, kRun = 256, kOffset = 1, kPlaces = 4;
     struct Open : SuperStrip<StripVbmi>::Open {
         __m512i four[13], fifth[12];  // trits of each byte, two bits each
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : SuperStrip<StripVbmi>::Open(w, h) {
@@ -301,20 +293,27 @@ struct Strip<StripVbmi, FormatId::TQ1_0> : SuperStrip<StripVbmi> {
     static BQ_INLINE __m512i less(const Open&) {
         return V::splat_words(1);
     }
+    // The first four trits of a byte are 32 elements apart, or in the last four bytes four.
     template <int g>
+    static constexpr int place(int i) {
+        if (g < 4) return g;
+        if (g == 5 || g == 6) return 2 * (g - 5) + i / 4;
+        return g == 4 || i < 4 ? 0 : i - 4;
+    }
+    template <int g, bool kInPlace = false>
     static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
         unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            constexpr int at = decltype(i)::value;
+            constexpr int at = decltype(i)::value, part = place<g>(at);
             if constexpr (g < 4)
-                u[i] = V::field<2 * g>(o.four[at], 3);
+                u[i] = two_bits<part, V, kInPlace>(o.four[at]);
             else if constexpr (g == 4)
                 u[i] = o.fifth[at];
             else if constexpr (g < 7)
-                u[i] = V::field<2 * (2 * (g - 5) + at / 4)>(o.four[8 + at % 4], 3);
+                u[i] = two_bits<part, V, kInPlace>(o.four[8 + at % 4]);
             else if constexpr (at < 4)
                 u[i] = o.fifth[8 + at];
             else
-                u[i] = V::field<2 * (at - 4)>(o.four[12], 3);
+                u[i] = two_bits<part, V, kInPlace>(o.four[12]);
         });
     }
 };

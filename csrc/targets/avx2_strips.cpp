@@ -6,5 +6,5 @@
 void bq::fill_avx2_strips(StripKernels& kernels) {
     using enum FormatId;
     fill_plain_strips<StripAvx2>(kernels);
-    only_for_more_rows<Q4_0, Q4_1, IQ4_NL, Q2_K, Q4_K, Q5_K, Q6_K, IQ4_XS, TQ2_0>(kernels);
+    only_for_more_rows<Q4_K, Q5_K, Q6_K>(kernels);
 }
