@@ -96,11 +96,13 @@ struct StripDot {
 
     // Elements 32 g to 32 g + 31 of super-block i. Integers that are left where they are in their bytes
     // (kPlaces) go to a sum of their place.
-    template <int g>
-    BQ_INLINE void super_group(const typename F::Open& o, int64_t i, Ints (&total)[kRows][kPlaces],
-                               Ints (&less)[kRows]) {
+    template <int g, class Codes>
+    BQ_INLINE void super_group(const typename F::Open& o, [[maybe_unused]] const Codes& codes, int64_t i,
+                               Ints (&total)[kRows][kPlaces], Ints (&less)[kRows]) {
         Bytes u[8];
-        if constexpr (kPlaces > 1)
+        if constexpr (F::kCodes)
+            F::template weights<g>(o, codes, u);
+        else if constexpr (kPlaces > 1)
             F::template weights<g, true>(o, u);
         else
             F::template weights<g>(o, u);
@@ -151,9 +153,12 @@ struct StripDot {
             less[r] = V::no_ints();
             for (Ints& place : total[r]) place = V::no_ints();
         }
-        unroll<8>([&](auto g) BQ_INLINE_LAMBDA {
-            if constexpr (decltype(g)::value % 2 == 0) prefetch_part<4>(later, g / 2);
-            super_group<decltype(g)::value>(o, i, total, less);
+        unroll<4>([&](auto two) BQ_INLINE_LAMBDA {
+            constexpr int g = 2 * decltype(two)::value;
+            prefetch_part<4>(later, two);
+            const auto codes = F::template codes<two>(o);
+            super_group<g>(o, codes, i, total, less);
+            super_group<g + 1>(o, codes, i, total, less);
         });
         const Floats d = F::d(o);
         for (int r = 0; r < kRows; ++r) {

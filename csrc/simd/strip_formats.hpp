@@ -14,6 +14,7 @@
 //   less<g>     two words of 16 bits, for the halves of the 32 elements: minima or, with an offset and runs
 //   of
 //               16 or 256, scales
+//   codes<i>    if kCodes: what is found for groups 2 i and 2 i + 1 together, given to weights<g>
 //   shifted<g>  if kShiftsRuns: the sum of products of a run with what is to be added for its sums
 //   kPlaces     4 if weights<g, true> can leave fields of two bits where they are: times 4 ^ place<g>(i) in
 //               vector i, the same in all of them but in runs of 256
@@ -222,7 +223,12 @@ struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
 template <class V>
 struct SuperStrip {
     static constexpr bool kKnown = true, kSuper = true, kMinima = false, kPairs = false;
-    static constexpr bool kShiftsRuns = false;
+    static constexpr bool kShiftsRuns = false, kCodes = false;
+    struct Codes {};
+    template <int two, class Open>
+    static BQ_INLINE Codes codes(const Open&) {
+        return {};
+    }
     static constexpr int kRun = 32, kOffset = 0, kPlaces = 1;
     struct Open {
         const uint8_t *words, *headers;

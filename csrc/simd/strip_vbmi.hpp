@@ -97,40 +97,68 @@ struct Strip<StripVbmi, FormatId::IQ2_XXS> : Iq2Strip {
     }
 };
 
+// What is found for the points of two groups of 32 at a time: two halves of each.
+struct PointCodes {
+    __m512i first[2], last[2];
+};
+
 template <>
 struct Strip<StripVbmi, FormatId::IQ2_XS> : Iq2Strip {
     using V = StripVbmi;
-    static constexpr bool kPairs = true;
+    static constexpr bool kPairs = true, kCodes = true;
     template <int g>
     static BQ_INLINE __m512i less(const Open& o) {
         return V::odd_pair<g % 4>(strip_word<V>(o.words, 16 + g / 4));
     }
+    template <int two>
+    static BQ_INLINE PointCodes codes(const Open& o) {
+        __m512i low[2];
+        __mmask64 bits[2][2];
+        for (int i = 0; i < 2; ++i) {
+            low[i] = strip_word<V>(o.words, 4 * two + 2 * i);
+            bits[i][0] = V::top_bits(low[i]);
+            bits[i][1] = V::has(strip_word<V>(o.words, 4 * two + 2 * i + 1), 0);
+        }
+        PointCodes found;
+        look_up_all<4>(codebooks::iq2_xs::kStrip.at[0], low, bits, found.first);
+        look_up_all<4>(codebooks::iq2_xs::kStrip.at[1], low, bits, found.last);
+        return found;
+    }
     template <int g>
-    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
-        const __m512i low = strip_word<V>(o.words, 2 * g), high = strip_word<V>(o.words, 2 * g + 1);
-        const __mmask64 bits[2] = {V::top_bits(low), V::has(high, 0)};
-        const auto& table = codebooks::iq2_xs::kStrip.at;
-        iq2_points(look_up<4>(table[0], low, bits), look_up<4>(table[1], low, bits),
-                   look_up<1>(codebooks::kEvenSigns.at, V::shifted<1>(high), nullptr), u);
+    static BQ_INLINE void weights(const Open& o, const PointCodes& c, __m512i (&u)[8]) {
+        const __m512i signs = V::shifted<1>(strip_word<V>(o.words, 2 * g + 1));
+        iq2_points(c.first[g % 2], c.last[g % 2], look_up<1>(codebooks::kEvenSigns.at, signs, nullptr), u);
     }
 };
 
 template <>
 struct Strip<StripVbmi, FormatId::IQ2_S> : Iq2Strip {
     using V = StripVbmi;
-    static constexpr bool kPairs = true;
+    static constexpr bool kPairs = true, kCodes = true;
     template <int g>
     static BQ_INLINE __m512i less(const Open& o) {
         return V::odd_pair<g % 4>(strip_word<V>(o.words, 18 + g / 4));
     }
+    template <int two>
+    static BQ_INLINE PointCodes codes(const Open& o) {
+        __m512i low[2];
+        __mmask64 bits[2][3];
+        const __m512i stored = strip_word<V>(o.words, 16 + two / 2);
+        const __m512i high[2] = {V::spread(stored, 16 * (two % 2), 2),
+                                 V::spread(stored, 16 * (two % 2) + 8, 2)};
+        for (int i = 0; i < 2; ++i) {
+            low[i] = strip_word<V>(o.words, 2 * two + i);
+            bits[i][0] = V::top_bits(low[i]);
+            for (int bit = 0; bit < 2; ++bit) bits[i][1 + bit] = V::has(high[i], bit);
+        }
+        PointCodes found;
+        look_up_all<8>(codebooks::iq2_s::kStrip.at[0], low, bits, found.first);
+        look_up_all<8>(codebooks::iq2_s::kStrip.at[1], low, bits, found.last);
+        return found;
+    }
     template <int g>
-    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
-        const __m512i low = strip_word<V>(o.words, g);
-        const __m512i high = V::spread(strip_word<V>(o.words, 16 + g / 4), 8 * (g % 4), 2);
-        const __mmask64 bits[3] = {V::top_bits(low), V::has(high, 0), V::has(high, 1)};
-        const auto& table = codebooks::iq2_s::kStrip.at;
-        iq2_points(look_up<8>(table[0], low, bits), look_up<8>(table[1], low, bits),
-                   strip_word<V>(o.words, 8 + g), u);
+    static BQ_INLINE void weights(const Open& o, const PointCodes& c, __m512i (&u)[8]) {
+        iq2_points(c.first[g % 2], c.last[g % 2], strip_word<V>(o.words, 8 + g), u);
     }
 };
 
@@ -194,11 +222,26 @@ struct Strip<StripVbmi, FormatId::IQ3_S> : SuperStrip<StripVbmi> {
 };
 
 // IQ1: the codes of elements 0 to 3 and 4 to 7 of points with 8 + 3 bits of index.
-BQ_INLINE void iq1_codes(__m512i low, __m512i high, __m512i& first, __m512i& last) {
+BQ_INLINE PointCodes iq1_codes(const __m512i (&low)[2], const __m512i (&high)[2]) {
     using V = StripVbmi;
-    const __mmask64 bits[4] = {V::top_bits(low), V::has(high, 0), V::has(high, 1), V::has(high, 2)};
-    first = look_up<16>(codebooks::iq1_s::kLowerCodes.at, low, bits);
-    last = look_up_upper_half(codebooks::iq1_s::kUpperCodes, low, high);
+    __mmask64 bits[2][4];
+    for (int i = 0; i < 2; ++i) {
+        bits[i][0] = V::top_bits(low[i]);
+        for (int bit = 0; bit < 3; ++bit) bits[i][1 + bit] = V::has(high[i], bit);
+    }
+    PointCodes found;
+    look_up_all<16>(codebooks::iq1_s::kLowerCodes.at, low, bits, found.first);
+    for (int i = 0; i < 2; ++i)
+        found.last[i] = look_up_upper_half(codebooks::iq1_s::kUpperCodes, low[i], high[i]);
+    return found;
+}
+// The upper bits of the indices of two groups of 32 and what is above them: fields of `step` bits.
+template <int kStep>
+BQ_INLINE PointCodes iq1_two_groups(const uint8_t* words, int two) {
+    using V = StripVbmi;
+    const __m512i stored = strip_word<V>(words, 8 + two);
+    return iq1_codes({strip_word<V>(words, 2 * two), strip_word<V>(words, 2 * two + 1)},
+                     {V::spread(stored, 0, kStep), V::spread(stored, 16, kStep)});
 }
 
 // In eighths: 8 * (code - 1) + 1, or - 1 where the run is moved down.
@@ -206,7 +249,7 @@ template <>
 struct Strip<StripVbmi, FormatId::IQ1_S> : Iq2Strip {
     using V = StripVbmi;
     static constexpr int kTop = 3, kOffset = 0;
-    static constexpr bool kShiftsRuns = true;
+    static constexpr bool kShiftsRuns = true, kCodes = true;
     template <int j>
     static BQ_INLINE __m512i scale(const Open& o) {
         return V::odd(_mm512_srli_epi32(strip_word<V>(o.words, 8 + j / 2), 16 * (j % 2) + 11), 14, 1);
@@ -219,13 +262,14 @@ struct Strip<StripVbmi, FormatId::IQ1_S> : Iq2Strip {
         const __m512i less = _mm512_mask_blend_epi32(down, V::splat_words(-7), V::splat_words(-9));
         return V::dot_pair(_mm512_slli_epi32(dot, 3), less, sums);
     }
+    template <int two>
+    static BQ_INLINE PointCodes codes(const Open& o) {
+        return iq1_two_groups<3>(o.words, two);
+    }
     template <int g>
-    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
-        __m512i first, last;
-        iq1_codes(strip_word<V>(o.words, g), V::spread(strip_word<V>(o.words, 8 + g / 2), g % 2 * 16, 3),
-                  first, last);
-        codes_of(first, u);
-        codes_of(last, u + 4);
+    static BQ_INLINE void weights(const Open&, const PointCodes& c, __m512i (&u)[8]) {
+        codes_of(c.first[g % 2], u);
+        codes_of(c.last[g % 2], u + 4);
     }
 
   private:
@@ -241,7 +285,7 @@ template <>
 struct Strip<StripVbmi, FormatId::IQ1_M> : Iq2Strip {
     using V = StripVbmi;
     static constexpr int kTop = 18, kOffset = 9;
-    static constexpr bool kPairs = true;
+    static constexpr bool kPairs = true, kCodes = true;
     static BQ_INLINE __m512 d(const Open& o) {
         const __m512i a = strip_word<V>(o.words, 12), b = strip_word<V>(o.words, 13);
         const __m512i low = V::add(V::int_field<12>(a, 15), V::int_field<24>(a, 0xf0));
@@ -255,11 +299,14 @@ struct Strip<StripVbmi, FormatId::IQ1_M> : Iq2Strip {
         return V::odd(V::add(V::int_field<from - 1>(words, 14), V::int_field<from - 14>(words, 14 << 16)),
                       14 << 16 | 14, 1 << 16 | 1);
     }
+    template <int two>
+    static BQ_INLINE PointCodes codes(const Open& o) {
+        return iq1_two_groups<4>(o.words, two);
+    }
     template <int g>
-    static BQ_INLINE void weights(const Open& o, __m512i (&u)[8]) {
+    static BQ_INLINE void weights(const Open& o, const PointCodes& c, __m512i (&u)[8]) {
+        const __m512i first = c.first[g % 2], last = c.last[g % 2];
         const __m512i high = V::spread(strip_word<V>(o.words, 8 + g / 2), g % 2 * 16, 4);
-        __m512i first, last;
-        iq1_codes(strip_word<V>(o.words, g), high, first, last);
         // To bit 4, above the codes of two elements; bits 5 to 7 do not count.
         const __m512i down = V::shifted<-1>(high), codes = V::splat(0x0f);
         const auto two = [&](auto e, __m512i code) BQ_INLINE_LAMBDA {

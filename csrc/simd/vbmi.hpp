@@ -7,8 +7,24 @@
 namespace bq {
 namespace {
 
-// table[index] for 64 indices of log2(128 * kTables) bits, of which `low` holds the low seven (and anything
-// in its top bits) and `bits` the others, from bit 7 on, as masks.
+// table[index] for kCount times 64 indices of log2(128 * kTables) bits, of which `low` holds the low seven
+// (and anything in its top bits) and `bits` the others, from bit 7 on, as masks. Several at a time share the
+// loads of the table, which take as long as the lookups.
+template <int kTables, int kCount, int kBits>
+BQ_INLINE void look_up_all(const uint8_t* table, const __m512i (&low)[kCount],
+                           const __mmask64 (&bits)[kCount][kBits], __m512i (&found)[kCount]) {
+    if constexpr (kTables == 1) {
+        const __m512i first = _mm512_loadu_si512(table), last = _mm512_loadu_si512(table + 64);
+        for (int i = 0; i < kCount; ++i) found[i] = _mm512_permutex2var_epi8(first, low[i], last);
+    } else {
+        constexpr int kHalf = kTables / 2, kBit = kTables == 2 ? 0 : kTables == 4 ? 1 : kTables == 8 ? 2 : 3;
+        __m512i above[kCount];
+        look_up_all<kHalf>(table, low, bits, found);
+        look_up_all<kHalf>(table + 128 * kHalf, low, bits, above);
+        for (int i = 0; i < kCount; ++i) found[i] = _mm512_mask_blend_epi8(bits[i][kBit], found[i], above[i]);
+    }
+}
+// The same for 64 indices.
 template <int kTables>
 BQ_INLINE __m512i look_up(const uint8_t* table, __m512i low, const __mmask64* bits) {
     if constexpr (kTables == 1) {
