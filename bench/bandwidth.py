@@ -1,4 +1,4 @@
-"""How fast this machine's memory is filled and copied, to say how near a kernel comes to it.
+"""How fast this machine's memory is filled, copied and read, to say how near a kernel comes to it.
 
 Filling is the faster of ordinary vector stores and of stores that bypass the cache, copying the faster of memcpy and of
 the latter (stream.c, compiled on the spot; without a C compiler memset and memcpy alone). memset is no yardstick for
@@ -41,7 +41,9 @@ def _stream_library() -> ctypes.CDLL | None:
     with tempfile.TemporaryDirectory() as directory:
         library = Path(directory) / "stream.so"
         source = Path(__file__).with_name("stream.c")
-        done = subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source)], check=False)
+        done = subprocess.run(
+            [compiler, "-O2", "-shared", "-fPIC", "-pthread", "-o", str(library), str(source)], check=False
+        )
         return ctypes.CDLL(str(library)) if done.returncode == 0 else None
 
 
@@ -96,3 +98,11 @@ def copies(nbytes: int, workers: Workers) -> dict[str, Callable[[], None]]:
     if stream:
         ways["stream"] = by_pages(lambda a, b, n: stream.stream_copy(p(a), p(b), size(n)))
     return ways
+
+
+def read(nbytes: int, threads: int) -> Callable[[], None] | None:
+    """A call that reads nbytes (a multiple of 4096); None without a C compiler."""
+    source, stream = aligned(nbytes), _stream_library()
+    if stream is None:
+        return None
+    return lambda: stream.stream_read(ctypes.c_void_p(source.ctypes.data), ctypes.c_size_t(nbytes), threads)

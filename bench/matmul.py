@@ -1,29 +1,33 @@
-"""x @ W.T: every format, instruction set and number of activation rows, beside llama.cpp.
+"""x @ W.T: every format, instruction set and number of activation rows, beside llama.cpp and ik_llama.cpp.
 
 All sides do the same product in turn; medians are shown. "packed" are weights that `bq.pack` laid out. Up to 8 rows the
 weights are larger than the caches and the figure is GB/s of weights, from there on it is 10^9 operations a second (two
 for each weight and row). ggml is ggml_mul_mat; "repacked" the same with the weights laid out as llama.cpp does it on
-loading a model, for the formats where it does. "ratio" and "of limit" take the better layout of either side: the ratio
-to llama.cpp, and the share in what the machine reads from memory, or in its int8 peak (for float weights in its float32
-peak, or in that of products of bfloat16), measured beside it. Examples:
+loading a model, for the formats where it does; "ik" is ik_llama.cpp's, "ik repacked" that with interleaved rows. The
+"ratio" (to llama.cpp), "to ik" and "of limit" take the better layout of either side. The limit is what the machine
+reads from memory, measured in turn with the products, or its int8 peak (for float weights its float32 peak, or that of
+products of bfloat16), measured before each format. Examples:
 
     python bench/matmul.py --formats Q4_K --threads 1
     python bench/matmul.py --shapes qwen3-0.6b,llama-3-8b --rows 1,2,4,8,32,128,512 --threads 2
     python bench/matmul.py --rows 1,8,512 --roofline roofline.png
 
-For the shapes of a model one table puts all its matrices together: the tokens a second that its layers would allow if
-they were nothing but these products, the ratio to llama.cpp's and the share of the limit. With several thread counts
-"scaling" is the figure over that of the first one.
+For the shapes of a model all its matrices are put together: the tokens a second that its layers would allow if they
+were nothing but these products, on the best instruction set. With several thread counts "scaling" is the figure over
+that of the first one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
 
 import blockquant as bq
 import numpy as np
-from ggml_native import Ggml
+from bandwidth import read
+from ggml_native import Ggml, Weights
+from ik_native import Ik
 from peak import peaks
 from timing import Call, Choices, bar_chart, cell, in_turn, option_parser, parse, record, table, where
 
@@ -41,9 +45,11 @@ FEW = 8  # rows up to which the weights are larger than the caches
 BEYOND_CACHES = 192 << 20  # bytes of weights for few rows
 DISTINCT_ROWS = 64  # quantizing whole matrices would take longer than multiplying them
 
-# By side: the instruction sets, the same and " packed", "ggml", "repacked", and "limit".
+# By side: the instruction sets, the same and " packed", "ggml", "repacked", "ik", "ik repacked", and the better
+# layout of each.
 Figures = dict[str, float]
-OURS, THEIRS = "ours", "llama.cpp"  # the better layout of either
+OURS, LLAMA, IK, LIMIT = "ours", "llama.cpp", "ik_llama.cpp", "limit"
+SIDES = {LLAMA: ("ggml", "repacked"), IK: ("ik", "ik repacked")}
 
 
 def weights(name: str, n: int, k: int) -> np.ndarray:
@@ -60,18 +66,6 @@ def ours(isa: str, x: np.ndarray, w: bq.QuantizedTensor | bq.PackedWeight, out: 
     bq.matmul(x, w, out=out, threads=threads)
 
 
-def our_calls(isas: list[str], x: np.ndarray, w: bq.QuantizedTensor, out: np.ndarray, threads: int) -> dict[str, Call]:
-    """Each instruction set with weights as they are stored, and packed where it lays them out."""
-    calls: dict[str, Call] = {}
-    for isa in isas:
-        bq.set_isa(isa)
-        calls[isa] = partial(ours, isa, x, w, out, threads)
-        packed = bq.pack(w, rows=2)  # also where one row does not gain
-        if "strips" in repr(packed):
-            calls[f"{isa} packed"] = partial(ours, isa, x, packed, out, threads)
-    return calls
-
-
 def peak_of(name: str, isa: str, known: Mapping[str, float]) -> str:
     """Which of the peaks bounds products of many rows."""
     if name == "BF16" and isa.endswith("bf16") and "bf16" in known:
@@ -81,49 +75,68 @@ def peak_of(name: str, isa: str, known: Mapping[str, float]) -> str:
     return "vnni" if isa.startswith("avx512") else "maddubs"
 
 
-def measure(
-    name: str,
-    n: int,
-    k: int,
-    m: int,
-    isas: list[str],
-    threads: int,
-    ggml: Ggml | None,
-    seconds: float,
-    known: Mapping[str, float] | None = None,
-) -> Figures:
-    """Figures by side; with the peaks already known, twice in turn instead of three times and more."""
-    f = bq.formats[name]
-    few = m <= FEW
-    if few:
-        n = max(n, BEYOND_CACHES // f.row_bytes(k) // 64 * 64)
-    data = weights(name, n, k)
-    x = np.random.default_rng(m).standard_normal((m, k), np.float32)
-    out = np.empty((m, n), np.float32)
-    calls = our_calls(isas, x, bq.QuantizedTensor(data, name), out, threads)
-    graphs = {}
-    if ggml is not None:
-        graphs["ggml"] = ggml.mul_mat(f.ggml_type, data, x)
-        if (repacked := ggml.mul_mat(f.ggml_type, data, x, repack=True)) is not None:
-            graphs["repacked"] = repacked
+@cache
+def reading(threads: int) -> Call | None:
+    """A call that reads as many bytes as the weights for few rows have."""
+    return read(BEYOND_CACHES, threads)
+
+
+class Matrix:
+    """Weights [N, K] in every layout of every side; for few rows as many of them as the caches do not hold."""
+
+    def __init__(self, name: str, n: int, k: int, few: bool, isas: Sequence[str], others: Sequence[Ggml]) -> None:
+        f = bq.formats[name]
+        self.name, self.k, self.few, self.isas = name, k, few, isas
+        self.n = max(n, BEYOND_CACHES // f.row_bytes(k) // 64 * 64) if few else n
+        self.data = weights(name, self.n, k)
+        stored = bq.QuantizedTensor(self.data, name)
+        self.ours: dict[str, tuple[str, bq.QuantizedTensor | bq.PackedWeight]] = {}
+        for isa in isas:
+            bq.set_isa(isa)
+            self.ours[isa] = isa, stored
+            packed = bq.pack(stored, rows=2)  # also where one row does not gain
+            if "strips" in repr(packed):
+                self.ours[f"{isa} packed"] = isa, packed
+        self.theirs: dict[str, Weights] = {}
+        for other in others:
+            kind, sides = f.ggml_type, SIDES[IK if isinstance(other, Ik) else LLAMA]
+            if isinstance(other, Ik) and not other.has(kind):
+                continue
+            self.theirs[sides[0]] = other.weights(kind, self.data, k)
+            if (repacked := other.repacked(kind, self.data, k)) is not None:
+                self.theirs[sides[1]] = repacked
+
+    def measure(self, m: int, threads: int, known: Mapping[str, float], seconds: float) -> Figures:
+        """Figures by side for m rows, with the peaks of the CPU known."""
+        x = np.random.default_rng(m).standard_normal((m, self.k), np.float32)
+        out = np.empty((m, self.n), np.float32)
+        calls: dict[str, Call] = {s: partial(ours, isa, x, w, out, threads) for s, (isa, w) in self.ours.items()}
+        graphs = {side: other.times(x) for side, other in self.theirs.items()}
         calls |= {side: partial(graph.run, threads) for side, graph in graphs.items()}
-    before = known or peaks(threads)
-    taken = in_turn(calls, seconds, 2 if known else 3, settle=0.01 if threads > 1 else 0.0)
-    after = known or peaks(threads)
-    for graph in graphs.values():
-        error = np.abs(out - graph.result()).max() / np.abs(out).max()
-        assert error < 0.05, (name, error)
-        graph.close()
-    work = data.nbytes / 1e9 if few else 2.0 * m * n * k / 1e9
-    figures = {side: work / spent for side, spent in taken.items()}
-    figures[OURS] = max(figures[isas[-1]], figures.get(f"{isas[-1]} packed", 0.0))
-    if graphs:
-        figures[THEIRS] = max(figures[side] for side in graphs)
-    limit = {"read": 1.0} if few else {peak_of(name, isas[-1], before): float(threads)}
-    for what, times in limit.items():
-        if what in before:
-            figures["limit"] = times * max(before[what], after[what])
-    return figures
+        if self.few and (reads := reading(threads)) is not None:
+            calls[LIMIT] = reads
+        taken = in_turn(calls, seconds, settle=0.01 if threads > 1 else 0.0)
+        for side, graph in graphs.items():
+            error = np.abs(out - graph.result()).max() / np.abs(out).max()
+            assert error < 0.06, (self.name, side, error)
+            graph.close()
+        work = self.data.nbytes / 1e9 if self.few else 2.0 * m * self.n * self.k / 1e9
+        figures = {side: work / spent for side, spent in taken.items()}
+        if LIMIT in taken:
+            figures[LIMIT] = BEYOND_CACHES / 1e9 / taken[LIMIT]
+        best = self.isas[-1]
+        figures[OURS] = max(figures[best], figures.get(f"{best} packed", 0.0))
+        for whose, sides in SIDES.items():
+            if found := [figures[side] for side in sides if side in figures]:
+                figures[whose] = max(found)
+        if not self.few and (peak := peak_of(self.name, best, known)) in known:
+            figures[LIMIT] = threads * known[peak]
+        return figures
+
+    def close(self) -> None:
+        """Free what others hold."""
+        for made in self.theirs.values():
+            made.close()
 
 
 def seconds(name: str, n: int, k: int, m: int, figure: float) -> float:
@@ -177,77 +190,102 @@ def draw_roofline(path: str, points: dict[str, list[tuple[float, float]]], roofs
 class Report:
     """What has been measured, printed and recorded table by table."""
 
-    def __init__(self, chosen: Choices) -> None:
-        self.chosen = chosen
+    def __init__(self, chosen: Choices, others: Sequence[Ggml]) -> None:
+        self.chosen, self.others = chosen, others
         self.charts: dict[str, dict[str, dict[str, float]]] = {}
         self.points: dict[str, list[tuple[float, float]]] = {}  # of the roofline
         self.first: dict[tuple[str, int, int, int], float] = {}  # our figures of the first thread count
+        self._peaks: tuple[tuple[str, int], Mapping[str, float]] = ("", 0), {}
+
+    def peaks(self, name: str, threads: int) -> Mapping[str, float]:
+        """Those of the CPU, measured anew for each format."""
+        if self._peaks[0] != (name, threads):
+            self._peaks = (name, threads), peaks(threads, 0.05)
+        return self._peaks[1]
 
     def measure(
-        self, name: str, n: int, k: int, m: int, threads: int, known: Mapping[str, float] | None = None
-    ) -> Figures:
-        """One format, remembered; with the peaks known, briefly and on the best instruction set alone."""
-        isas = self.chosen.isas[-1:] if known else self.chosen.isas
-        seconds = 0.0 if known else self.chosen.seconds
-        got = measure(name, n, k, m, isas, threads, self.chosen.ggml, seconds, known)
-        self.first.setdefault((name, n, k, m), got[OURS])
-        self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
-        return got
+        self, name: str, n: int, k: int, rows: list[int], threads: int, brief: bool = False
+    ) -> dict[int, Figures]:
+        """One format and matrix by numbers of rows, remembered; briefly on the best instruction set alone."""
+        isas = self.chosen.isas[-1:] if brief else self.chosen.isas
+        found: dict[int, Figures] = {}
+        for few in (True, False):
+            if not (some := [m for m in rows if (m <= FEW) == few]):
+                continue
+            matrix = Matrix(name, n, k, few, isas, self.others)
+            for m in some:
+                known = self.peaks(name, threads) if not few else {}
+                got = found[m] = matrix.measure(m, threads, known, 0.0 if brief else self.chosen.seconds)
+                self.first.setdefault((name, n, k, m), got[OURS])
+                self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
+            matrix.close()
+        return found
 
-    def show(self, section: str, title: str, threads: int, header: list[str], lines: list[list[str]]) -> None:
-        """Print a table, and record it if that was asked for."""
-        body = f"### {title}\n\n{where(threads, self.chosen.ggml)}\n\n{table(header, lines)}"
+    def show(
+        self, section: str, title: str, threads: int, tables: Mapping[str, tuple[list[str], list[list[str]]]]
+    ) -> None:
+        """Print tables under one title, and record them if that was asked for."""
+        parts = [f"### {title}\n\n{where(threads, self.others)}"]
+        for what, (header, lines) in tables.items():
+            parts += [what] * bool(what) + [table(header, lines)]
+        body = "\n\n".join(parts)
         print(body, end="\n\n", flush=True)
         if self.chosen.write:
             record(section, body)
 
-    def matrix(self, shape: str, m: int, threads: int) -> None:
-        """The table of one matrix, all sides."""
+    def matrix(self, shape: str, rows: list[int], threads: int) -> None:
+        """The tables of one matrix, all sides: one for each number of rows."""
         [(n, k, _)] = SHAPES[shape][1]
         isas = self.chosen.isas
-        sides = [side for isa in isas for side in (isa, f"{isa} packed")]
-        sides += ["ggml", "repacked"] if self.chosen.ggml else []
-        header = ["format", *sides, "ratio", "of limit"]
         again = threads != self.chosen.threads[0]
-        unit = "GB/s of weights" if m <= FEW else "10^9 operations/s"
-        title = f"{shape} [{n}, {k}], rows {m}, threads {threads}: {unit}"
-        lines = []
+        lines: dict[int, list[list[str]]] = {m: [] for m in rows}
+        sides = [side for isa in isas for side in (isa, f"{isa} packed")]
+        compared = [(LLAMA, "ratio"), (IK, "to ik")][: len(self.others)]
+        sides += [side for whose, _ in compared for side in SIDES[whose]]
+        titles = {
+            m: f"{shape} [{n}, {k}], rows {m}, threads {threads}: "
+            + ("GB/s of weights" if m <= FEW else "10^9 operations/s")
+            for m in rows
+        }
         for name in self.chosen.formats:
             if k % bq.formats[name].block_size:
                 continue
-            got = self.measure(name, n, k, m, threads)
-            line = [name, *(cell(got.get(side)) for side in sides)]
-            line += [cell(over(got, THEIRS), 2), cell(over(got, "limit", 100), 0, " %")]
-            lines.append([*line, cell(got[OURS] / self.first[name, n, k, m], 2)] if again else line)
-            for side in sides:
-                if side in got:
-                    self.charts.setdefault(title, {}).setdefault(side, {})[name] = got[side]
-        self.show(f"matmul {n} {k} {m} {threads} {isas[-1]}", title, threads, header + ["scaling"] * again, lines)
+            for m, got in self.measure(name, n, k, rows, threads).items():
+                line = [name, *(cell(got.get(side)) for side in sides)]
+                line += [cell(over(got, whose), 2) for whose, _ in compared] + [cell(over(got, LIMIT, 100), 0, " %")]
+                lines[m].append([*line, cell(got[OURS] / self.first[name, n, k, m], 2)] if again else line)
+                for side in sides:
+                    if side in got:
+                        self.charts.setdefault(titles[m], {}).setdefault(side, {})[name] = got[side]
+        header = ["format", *sides, *(title for _, title in compared), "of limit", *["scaling"] * again]
+        for m in rows:
+            section = f"matmul {n} {k} {m} {threads} {isas[-1]}"
+            self.show(section, titles[m], threads, {"": (header, lines[m])})
 
     def layers(self, shape: str, rows: list[int], threads: int) -> None:
-        """The table of a model's layers on the best instruction set: a line for each format, columns for rows."""
+        """The tables of a model's layers: a line for each format, a column for each number of rows."""
         layers, matrices = SHAPES[shape]
-        known = peaks(threads)
-        lines = []
+        compared = [(LLAMA, "Ratio to llama.cpp:"), (IK, "Ratio to ik_llama.cpp:")][: len(self.others)]
+        lines: dict[str, list[list[str]]] = {what: [] for what in (OURS, *(whose for whose, _ in compared), LIMIT)}
         for name in self.chosen.formats:
-            used = [(n, k, count) for n, k, count in matrices if k % bq.formats[name].block_size == 0]
-            if len(used) < len(matrices):
+            if any(k % bq.formats[name].block_size for _, k, _ in matrices):
                 continue
-            line = [name]
-            for m in rows:
-                spent: Figures = {}
-                for n, k, count in used:
-                    got = self.measure(name, n, k, m, threads, known)
-                    for side in (OURS, THEIRS, "limit"):
+            spent: dict[int, Figures] = {m: {} for m in rows}
+            for n, k, count in matrices:
+                for m, got in self.measure(name, n, k, rows, threads, brief=True).items():
+                    for side in lines:
                         if side in got:
-                            spent[side] = spent.get(side, 0.0) + count * seconds(name, n, k, m, got[side])
-                line.append(cell(m / (layers * spent[OURS]), 0 if m > 1 else 1))
-                line.append(cell(spent[THEIRS] / spent[OURS] if THEIRS in spent else None, 2))
-                line.append(cell(100 * spent["limit"] / spent[OURS] if "limit" in spent else None, 0, " %"))
-            lines.append(line)
-        header = ["format", *(text for m in rows for text in (f"{m} rows", "ratio", "of limit"))]
-        title = f"Layers of {shape}, threads {threads}: tokens-equivalent a second"
-        self.show(f"matmul {shape} {threads} {self.chosen.isas[-1]}", title, threads, header, lines)
+                            took = count * seconds(name, n, k, m, got[side])
+                            spent[m][side] = spent[m].get(side, 0.0) + took
+            lines[OURS].append([name, *(cell(m / (layers * spent[m][OURS]), 0 if m > 1 else 1) for m in rows)])
+            for side, digits, factor, unit in [(whose, 2, 1, "") for whose, _ in compared] + [(LIMIT, 0, 100, " %")]:
+                ratios = [factor * spent[m][side] / spent[m][OURS] if side in spent[m] else None for m in rows]
+                lines[side].append([name, *(cell(ratio, digits, unit) for ratio in ratios)])
+        header = ["format", *(f"{m} row{'s' * (m > 1)}" for m in rows)]
+        titles = {OURS: "Tokens-equivalent a second:", **dict(compared), LIMIT: "Share of the limit:"}
+        section = f"matmul {shape} {threads} {self.chosen.isas[-1]}"
+        tables = {titles[side]: (header, found) for side, found in lines.items()}
+        self.show(section, f"Layers of {shape}, threads {threads}", threads, tables)
 
 
 def main() -> None:
@@ -256,6 +294,7 @@ def main() -> None:
     parser.add_argument("--shapes", default="square", help=f"comma-separated: {', '.join(SHAPES)}")
     parser.add_argument("--rows", default=",".join(map(str, ROWS)), help="comma-separated numbers of activation rows")
     parser.add_argument("--roofline", metavar="FILE", help="draw operations a second over operations a byte")
+    parser.add_argument("--ik-lib", metavar="FILE", help="libggml.so of ik_llama.cpp, to compare with it too")
     chosen = parse(parser, include_float=True)
     shapes = [name for name in chosen.args.shapes.split(",") if name]
     if unknown := [name for name in shapes if name not in SHAPES]:
@@ -265,14 +304,15 @@ def main() -> None:
         # Plain loops take minutes a table, and what has extensions is the better of two.
         skipped = {"baseline"} | ({"avx512"} if "avx512_bf16" in chosen.isas else set())
         chosen.isas = [isa for isa in chosen.isas if isa not in skipped] or chosen.isas
-    report = Report(chosen)
+    others = [chosen.ggml] if chosen.ggml else []
+    if chosen.args.ik_lib:
+        if not others:
+            parser.error("--ik-lib compares with llama.cpp too: install it or give --ggml-lib")
+        others.append(Ik(Path(chosen.args.ik_lib)))
+    report = Report(chosen, others)
     for threads in chosen.threads:
         for shape in shapes:
-            if len(SHAPES[shape][1]) > 1:
-                report.layers(shape, rows, threads)
-            else:
-                for m in rows:
-                    report.matrix(shape, m, threads)
+            (report.layers if len(SHAPES[shape][1]) > 1 else report.matrix)(shape, rows, threads)
     if chosen.args.roofline:
         limits = peaks(chosen.threads[-1])
         if not limits:

@@ -18,24 +18,33 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 Call = Callable[[], object]
 
 
+SHORTEST = 0.003  # seconds: calls shorter than that are timed several at a time
+
+
 def in_turn(calls: Mapping[str, Call], seconds: float, rounds: int = 3, settle: float = 0.0) -> dict[str, float]:
     """Median seconds of each call, all taken in turn until the time is spent (at least `rounds` rounds).
 
     What disturbs the machine disturbs all of them, so the ratios hold where the figures do not. `settle` seconds before
-    each call let the threads of the one before it go to sleep.
+    each call let the threads of the one before it go to sleep; its own are awakened by a call that is not timed.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+    repeats: dict[str, int] = {}
+    for name, call in calls.items():
         call()
+        began = time.perf_counter()
+        call()
+        repeats[name] = max(1, round(SHORTEST / (time.perf_counter() - began)))
     end = time.perf_counter() + seconds * len(calls)
     done = 0
     while done < rounds or time.perf_counter() < end:
         for name, call in calls.items():
             if settle:
                 time.sleep(settle)
+                call()
             began = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - began)
+            for _ in range(repeats[name]):
+                call()
+            times[name].append((time.perf_counter() - began) / repeats[name])
         done += 1
     return {name: statistics.median(taken) for name, taken in times.items()}
 
@@ -60,9 +69,10 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def where(threads: int, ggml: Ggml | None) -> str:
+def where(threads: int, ggml: Ggml | Sequence[Ggml] | None) -> str:
     """CPU, compiler, versions and date, one line."""
-    others = [f"ggml {ggml.version} built for this CPU" if ggml else "no ggml"]
+    built = [ggml] if isinstance(ggml, Ggml) else ggml or []
+    others = [f"{other.version} built for this CPU" for other in built] or ["no ggml"]
     try:
         from importlib.metadata import version
 
