@@ -1,5 +1,5 @@
-// y = x * w^T with float activations: the exact path, and the only one of float weights. Weights are decoded
-// in registers; products are accumulated in float lanes.
+// y = x * w^T with float activations for weights in blocks: the exact path. Weights are decoded in registers;
+// products are accumulated in float lanes.
 #pragma once
 
 #include "decode/decode.hpp"
@@ -47,50 +47,13 @@ struct RowDotF32 {
         }
     }
 
-    // kCount elements of a float format.
-    template <int kCount>
-    BQ_INLINE void floats(const uint8_t* w, int64_t stride, int64_t at) {
-        constexpr int kBytes = id == FormatId::F32 ? 4 : 2;
-        Parts parts[kWeights];
-        S::template repeat<kCount / S::kWide>([&](int i) BQ_INLINE_LAMBDA {
-            for (int v = 0; v < kWeights; ++v) {
-                const Wide value = load_floats<S, id>(w + v * stride + i * S::kWide * kBytes);
-                for (int r = 0; r < kRows; ++r)
-                    parts[v].sum[r][i % 2] =
-                        S::mul_add(value, S::load_f32(x[r] + at + i * S::kWide), parts[v].sum[r][i % 2]);
-            }
-        });
-        for (int v = 0; v < kWeights; ++v) parts[v].add_to(acc[v]);
-    }
-
     BQ_INLINE void row(const uint8_t* w, int64_t stride, int64_t k, float* y, int64_t ldy) {
+        using Form = CommonForm<id>;
+        constexpr int kGroup = 256 / Form::elements;
         int64_t at = 0;
-        if constexpr (id == FormatId::F32 || id == FormatId::F16 || id == FormatId::BF16) {
-            constexpr int kBytes = id == FormatId::F32 ? 4 : 2;
-            const uint8_t* next = w + kWeights * stride;  // as in dot.hpp
-            for (; at + 128 <= k; at += 128) {
-                if constexpr (kWeights > 1) prefetch<kWeights * 128 * kBytes>(next + kWeights * kBytes * at);
-                floats<128>(w + at * kBytes, stride, at);
-            }
-            for (; at + 32 <= k; at += 32) floats<32>(w + at * kBytes, stride, at);
-            if (at < k) {  // padded copies of the last elements
-                uint8_t weights[kWeights][32 * kBytes] = {};
-                float rest[kRows][32] = {};
-                for (int v = 0; v < kWeights; ++v)
-                    memcpy(weights[v], w + v * stride + at * kBytes, static_cast<size_t>((k - at) * kBytes));
-                for (int r = 0; r < kRows; ++r) {
-                    memcpy(rest[r], x[r] + at, static_cast<size_t>(k - at) * sizeof(float));
-                    x[r] = rest[r];
-                }
-                floats<32>(weights[0], 32 * kBytes, 0);
-            }
-        } else {
-            using Form = CommonForm<id>;
-            constexpr int kGroup = 256 / Form::elements;
-            for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) blocks<kGroup>(w, stride, at);
-            if constexpr (kGroup > 1)
-                for (; at < k; at += Form::elements, w += Form::bytes) blocks<1>(w, stride, at);
-        }
+        for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) blocks<kGroup>(w, stride, at);
+        if constexpr (kGroup > 1)
+            for (; at < k; at += Form::elements, w += Form::bytes) blocks<1>(w, stride, at);
         for (int v = 0; v < kWeights; ++v)
             for (int r = 0; r < kRows; ++r) y[r * ldy + v] = S::wide_sum(acc[v][r]);
     }
@@ -99,8 +62,7 @@ struct RowDotF32 {
 template <class S, FormatId id>
 void matmul_f32(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
                 int64_t rows, int64_t k, float* y, int64_t ldy) {
-    // The loads of the activations bind F32; the others bring nothing when several rows go together.
-    each_row_group<kRowTile, id == FormatId::F32 ? 4 : 1>(
+    each_row_group<kRowTile, 1>(
         w, w_row_bytes, begin, end, rows,
         [&](const uint8_t* row, auto weights, auto count, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
             RowDotF32<S, id, decltype(count)::value, decltype(weights)::value>(x, k, r).row(

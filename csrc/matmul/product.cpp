@@ -7,7 +7,6 @@
 #include <new>
 #include <vector>
 
-#include "formats/half.hpp"
 #include "matmul/packed_rows.hpp"
 #include "matmul/strips.hpp"
 #include "runtime/thread_pool.hpp"
@@ -123,7 +122,7 @@ struct Product {
 
     const uint8_t* matrix(const Segment& s) const { return w.data + s.expert * w.n * row_bytes; }
     int64_t mean_rows() const { return (m - 1) / static_cast<int64_t>(segments.size()) + 1; }
-    void choose_panels(bool have, int64_t from_rows = kPanelRows) {
+    void choose_panels(bool have, int64_t from_rows) {
         for (Segment& s : segments) s.panels = have && s.rows >= from_rows;
     }
     bool any_few() const {
@@ -159,22 +158,20 @@ struct Product {
         // Where there are kernels for them, bfloat16 weights take activations of their own precision.
         const bool rounds = !exact && kernel.matmul_bf16_panels != nullptr;
         const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
-        choose_panels(panels != nullptr);
+        choose_panels(panels != nullptr, rounds ? kernel.bf16_panels_from : kernel.float_panels_from);
         Sizes sizes;
         const bool rounds_few = rounds && any_few();
-        const int64_t rounded_offset = sizes.add(rounds_few ? m * w.k * 4 : 0);
+        const int64_t rounded_offset = sizes.add(rounds_few ? m * w.k * 2 : 0);
         const auto packed_bytes = rounds ? packed_bf16_bytes : packed_float_bytes;
         for (Segment& s : segments)
             if (s.panels) s.packed_offset = sizes.add(packed_bytes(s.rows, w.k, shape.tile_rows));
         const Scratch<struct Inputs> scratch(sizes.total);
-        const float* few = x;
-        if (rounds_few) {
-            few = reinterpret_cast<const float*>(scratch.at(rounded_offset));
-            parallel_for(m * w.k, kPiece / 4, threads, [&](int64_t begin, int64_t end) {
-                auto* to = reinterpret_cast<float*>(scratch.at(rounded_offset));
-                for (int64_t i = begin; i < end; ++i) to[i] = bf16_to_f32(f32_to_bf16(x[i]));
+        auto* const rounded = reinterpret_cast<uint16_t*>(scratch.at(rounded_offset));
+        if (rounds_few)
+            parallel_for(m * w.k, kPiece, threads, [&](int64_t begin, int64_t end) {
+                table[FormatId::F32].decode_bf16(reinterpret_cast<const uint8_t*>(x + begin), rounded + begin,
+                                                 end - begin);
             });
-        }
         const auto packed = [&](const Segment& s) {
             return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
         };
@@ -187,8 +184,11 @@ struct Product {
                 float* const to = y + s.first * w.n + n;
                 if (s.panels)
                     panels(rows, row_bytes, 0, count, packed(s), to, w.n);
+                else if (rounds)
+                    kernel.matmul_bf16(rows, row_bytes, 0, count, rounded + s.first * w.k, s.rows, w.k, to,
+                                       w.n);
                 else
-                    kernel.matmul_f32(rows, row_bytes, 0, count, few + s.first * w.k, s.rows, w.k, to, w.n);
+                    kernel.matmul_f32(rows, row_bytes, 0, count, x + s.first * w.k, s.rows, w.k, to, w.n);
             });
         };
         for_weight_rows(segments, w.n, together(shape), mean_rows(), w.k, threads, multiply);

@@ -27,8 +27,9 @@ void take_apart(const WeightMatrix& w, uint8_t* out, int threads);
 // holds m indices below w.experts. Activations are quantized to int8, or with `exact` and for float weights
 // stay floats (bfloat16 weights on a CPU that multiplies them: rounded to bfloat16, unless `exact`). The
 // result depends on neither the thread count nor which other rows there are, but on whether at least
-// kPanelRows rows (kStripPanelRows where there are kernels for the strips of w) take the same matrix: then
-// additions are in another order. k is a multiple of the block size. Throws std::bad_alloc.
+// kPanelRows rows take the same matrix (kStripPanelRows where there are kernels for the strips of w; for
+// float weights as its kernels say): then additions are in another order. k is a multiple of the block size.
+// Throws std::bad_alloc.
 void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, int64_t m,
               const int32_t* expert, float* y, int threads, bool exact);
 

@@ -4,6 +4,7 @@
 #include "matmul/dot.hpp"
 #include "matmul/dot_blocks.hpp"
 #include "matmul/dot_f32.hpp"
+#include "matmul/dot_floats.hpp"
 #include "matmul/gemm.hpp"
 #include "matmul/gemm_f32.hpp"
 #include "simd/unpack_iq.hpp"
@@ -35,8 +36,10 @@ void fill_block_matmul(KernelTable& table) {
 template <class S, class T, FormatId id>
 void fill_float_matmul(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
-    f.matmul_f32 = matmul_f32<S, id>;
+    f.matmul_f32 = matmul_floats<S, id>;
     f.matmul_float_panels = matmul_float_panels<S, T, id>;
+    // Measured: with room for fewer sums, loads bind the tiles of few rows sooner.
+    f.float_panels_from = FloatOperands<S, id>::kManyRegisters ? 97 : 33;
 }
 
 template <class S, class T, class B, FormatId... ids>

@@ -94,6 +94,9 @@ using MatmulPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t beg
 // The same with float activations [rows, k]: the exact path, and the only one of float formats.
 using MatmulF32 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
                            int64_t rows, int64_t k, float* y, int64_t ldy);
+// The same with activations in bfloat16.
+using MatmulBf16 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                            const uint16_t* x, int64_t rows, int64_t k, float* y, int64_t ldy);
 // The same for many rows; begin is a multiple of the panel's lanes.
 using MatmulFloatPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                    const PackedFloats& x, float* y, int64_t ldy);
@@ -123,8 +126,11 @@ struct FormatKernels {
     PanelShape panel_shape{};  // of matmul_panels
     MatmulF32 matmul_f32 = nullptr;
     MatmulFloatPanels matmul_float_panels = nullptr;
-    // Much faster, for activations that are rounded to bfloat16; nullptr where there is none.
+    int float_panels_from = 5;  // activation rows
+    // Much faster, for activations that are rounded to bfloat16; nullptr where there are none.
+    MatmulBf16 matmul_bf16 = nullptr;
     MatmulFloatPanels matmul_bf16_panels = nullptr;
+    int bf16_panels_from = 5;
     EncodeRow encode = nullptr;
     // nullptr where looking for NaNs ahead costs little beside encoding.
     EncodeIfFinite encode_if_finite = nullptr;

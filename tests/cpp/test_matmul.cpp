@@ -186,7 +186,11 @@ TEST_CASE("products of bfloat16 weights and activations are the float64 products
                         static_cast<size_t>(packed_bf16_bytes(rows, k, shape.tile_rows)));
                     const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
                     pack_bf16_rows(x.data(), 0, rows, shape.tile_rows, packed);
-                    for (float& v : x) v = bf16_to_f32(f32_to_bf16(v));
+                    std::vector<uint16_t> rounded(x.size());
+                    for (size_t i = 0; i < x.size(); ++i) {
+                        rounded[i] = f32_to_bf16(x[i]);
+                        x[i] = bf16_to_f32(rounded[i]);
+                    }
                     const std::vector<uint8_t> w = random_rows(FormatId::BF16, n, k, rng);
                     const GuardedBytes guarded(w);
                     std::vector<float> y(rows * n, NAN);
@@ -198,7 +202,18 @@ TEST_CASE("products of bfloat16 weights and activations are the float64 products
                     CAPTURE(rows);
                     CAPTURE(n);
                     CAPTURE(k);
-                    CHECK(wrong_products(x, decoded(FormatId::BF16, w, n, k), rows, n, k, y) == 0);
+                    const std::vector<float> values = decoded(FormatId::BF16, w, n, k);
+                    CHECK(wrong_products(x, values, rows, n, k, y) == 0);
+                    // Straight from the rows, in two parts, and by a row of activations at a time.
+                    std::vector<float> few(rows * n, NAN), single(rows * n, NAN);
+                    for (const auto& [begin, end] : {std::pair{int64_t{0}, n / 2}, std::pair{n / 2, n}})
+                        kernels.matmul_bf16(guarded.data(), 2 * k, begin, end, rounded.data(), rows, k,
+                                            few.data(), n);
+                    for (int64_t r = 0; r < rows; ++r)
+                        kernels.matmul_bf16(guarded.data(), 2 * k, 0, n, rounded.data() + r * k, 1, k,
+                                            single.data() + r * n, n);
+                    CHECK(wrong_products(x, values, rows, n, k, few) == 0);
+                    CHECK(few == single);
                 }
     }
 }
