@@ -42,7 +42,7 @@ SHAPES: dict[str, tuple[int, list[tuple[int, int, int]]]] = {
 }
 ROWS = (1, 512)
 FEW = 8  # rows up to which the weights are larger than the caches
-BEYOND_CACHES = 192 << 20  # bytes of weights for few rows
+BEYOND_CACHES = 128 << 20  # bytes of weights for few rows
 DISTINCT_ROWS = 64  # quantizing whole matrices would take longer than multiplying them
 
 # By side: the instruction sets, the same and " packed", "ggml", "repacked", "ik", "ik repacked", and the better
@@ -195,6 +195,7 @@ class Report:
         self.charts: dict[str, dict[str, dict[str, float]]] = {}
         self.points: dict[str, list[tuple[float, float]]] = {}  # of the roofline
         self.first: dict[tuple[str, int, int, int], float] = {}  # our figures of the first thread count
+        self.known: dict[tuple[str, int, int, int, bool], dict[int, Figures]] = {}
         self._peaks: tuple[tuple[str, int], Mapping[str, float]] = ("", 0), {}
 
     def peaks(self, name: str, threads: int) -> Mapping[str, float]:
@@ -210,15 +211,19 @@ class Report:
         isas = self.chosen.isas[-1:] if brief else self.chosen.isas
         found: dict[int, Figures] = {}
         for few in (True, False):
-            if not (some := [m for m in rows if (m <= FEW) == few]):
-                continue
-            matrix = Matrix(name, n, k, few, isas, self.others)
-            for m in some:
-                known = self.peaks(name, threads) if not few else {}
-                got = found[m] = matrix.measure(m, threads, known, 0.0 if brief else self.chosen.seconds)
-                self.first.setdefault((name, n, k, m), got[OURS])
-                self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
-            matrix.close()
+            # For few rows there are as many weight rows as the caches do not hold, whatever n is.
+            key = name, 0 if few else n, k, threads, brief
+            known = self.known.setdefault(key, {})
+            if wanted := [m for m in rows if (m <= FEW) == few and m not in known]:
+                matrix = Matrix(name, n, k, few, isas, self.others)
+                limits = {} if few else self.peaks(name, threads)
+                for m in wanted:
+                    known[m] = matrix.measure(m, threads, limits, 0.0 if brief else self.chosen.seconds)
+                matrix.close()
+            found |= {m: got for m, got in known.items() if m in rows}
+        for m, got in found.items():
+            self.first.setdefault((name, n, k, m), got[OURS])
+            self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
         return found
 
     def show(

@@ -19,13 +19,15 @@ Call = Callable[[], object]
 
 
 SHORTEST = 0.003  # seconds: calls shorter than that are timed several at a time
+LONG = 0.02  # seconds: beside that it takes no time to awaken threads
 
 
 def in_turn(calls: Mapping[str, Call], seconds: float, rounds: int = 3, settle: float = 0.0) -> dict[str, float]:
     """Median seconds of each call, all taken in turn until the time is spent (at least `rounds` rounds).
 
     What disturbs the machine disturbs all of them, so the ratios hold where the figures do not. `settle` seconds before
-    each call let the threads of the one before it go to sleep; its own are awakened by a call that is not timed.
+    each call let the threads of the one before it go to sleep; its own are awakened by a call that is not timed, unless
+    they are long.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     repeats: dict[str, int] = {}
@@ -33,18 +35,21 @@ def in_turn(calls: Mapping[str, Call], seconds: float, rounds: int = 3, settle: 
         call()
         began = time.perf_counter()
         call()
-        repeats[name] = max(1, round(SHORTEST / (time.perf_counter() - began)))
+        spent = time.perf_counter() - began
+        repeats[name] = max(1, round(SHORTEST / spent)) if spent < LONG else 0
     end = time.perf_counter() + seconds * len(calls)
     done = 0
     while done < rounds or time.perf_counter() < end:
         for name, call in calls.items():
             if settle:
                 time.sleep(settle)
-                call()
+                if repeats[name]:
+                    call()
+            count = max(1, repeats[name])
             began = time.perf_counter()
-            for _ in range(repeats[name]):
+            for _ in range(count):
                 call()
-            times[name].append((time.perf_counter() - began) / repeats[name])
+            times[name].append((time.perf_counter() - began) / count)
         done += 1
     return {name: statistics.median(taken) for name, taken in times.items()}
 

@@ -1,6 +1,7 @@
 #include "runtime/thread_pool.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
@@ -41,12 +42,50 @@ void relax() {
 
 thread_local bool inside_body = false;
 
+// Which CPUs the threads of a job run on. A worker that wakes up where another of them runs would share that
+// CPU until the system moves one of them, which takes it milliseconds, more than most products do: it moves
+// itself.
+class Cpus {
+  public:
+    void spread() {
+#if defined(__linux__)
+        if (take()) return;
+        cpu_set_t allowed, free;
+        if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+        CPU_ZERO(&free);
+        for (int cpu = 0; cpu < kCpus; ++cpu)
+            if (CPU_ISSET(cpu, &allowed) && (word(cpu).load(std::memory_order_relaxed) & bit(cpu)) == 0)
+                CPU_SET(cpu, &free);
+        // Fails where nothing is free.
+        if (sched_setaffinity(0, sizeof free, &free) != 0) return;
+        sched_setaffinity(0, sizeof allowed, &allowed);
+        take();
+#endif
+    }
+    // Notes the CPU of the calling thread; false if one of the others has it.
+    bool take() {
+#if defined(__linux__)
+        const int cpu = sched_getcpu();
+        if (cpu >= 0 && cpu < kCpus) return (word(cpu).fetch_or(bit(cpu)) & bit(cpu)) == 0;
+#endif
+        return true;
+    }
+
+  private:
+    static constexpr int kCpus = 1024;
+    std::atomic<uint64_t>& word(int cpu) { return taken_[static_cast<size_t>(cpu / 64)]; }
+    static uint64_t bit(int cpu) { return uint64_t{1} << cpu % 64; }
+
+    std::array<std::atomic<uint64_t>, kCpus / 64> taken_{};
+};
+
 struct Job {
     void (*body)(void*, int64_t, int64_t);
     void* context;
     int64_t n, part_size;
     int helpers;  // workers that may take part
     std::atomic<int64_t> next{0};
+    Cpus cpus;
 
     void run() {
         inside_body = true;
@@ -68,6 +107,7 @@ class Pool {
         std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
         if (!owner) return false;
         start_workers(job.helpers);
+        job.cpus.take();
         job_ = &job;
         open_.store(++generation_);
         if (sleepers_.load() > 0) {
@@ -119,7 +159,10 @@ class Pool {
             const uint64_t now = open_.load();
             if (now != 0 && now != seen) {
                 seen = now;
-                if (index < job_->helpers) job_->run();
+                if (index < job_->helpers) {
+                    job_->cpus.spread();
+                    job_->run();
+                }
             }
             active_.fetch_sub(1);
         }

@@ -12,6 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include "runtime/thread_pool.hpp"
 
@@ -68,6 +71,41 @@ TEST_CASE("many small jobs, also with pauses in which the workers go to sleep") 
     }
     CHECK(std::all_of(counts.begin(), counts.end(), [](int c) { return c == 5000; }));
 }
+
+#if defined(__linux__)
+TEST_CASE("a worker does not stay on the CPU of the caller") {
+    cpu_set_t allowed, one;
+    REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+    if (CPU_COUNT(&allowed) < 2) return;
+    const int here = sched_getcpu();
+    CPU_ZERO(&one);
+    CPU_SET(here, &one);
+    REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+    const auto caller = std::this_thread::get_id();
+    // body() on the worker while the caller waits for it.
+    const auto on_worker = [&](auto&& body) {
+        std::atomic<int> there{0};
+        parallel_for(2, 1, 2, [&](int64_t, int64_t) {
+            ++there;
+            while (there < 2) std::this_thread::yield();
+            if (std::this_thread::get_id() != caller) body();
+        });
+    };
+    int cpu = -1;
+    cpu_set_t left;
+    on_worker([&] {
+        sched_setaffinity(0, sizeof one, &one);
+        sched_setaffinity(0, sizeof allowed, &allowed);
+    });
+    on_worker([&] {
+        cpu = sched_getcpu();
+        sched_getaffinity(0, sizeof left, &left);
+    });
+    CHECK(cpu != here);
+    CHECK(CPU_EQUAL(&left, &allowed));
+    CHECK(sched_setaffinity(0, sizeof allowed, &allowed) == 0);
+}
+#endif
 
 TEST_CASE("several threads may call at once") {
     std::vector<std::thread> callers;
