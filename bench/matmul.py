@@ -42,7 +42,7 @@ SHAPES: dict[str, tuple[int, list[tuple[int, int, int]]]] = {
 }
 ROWS = (1, 512)
 FEW = 8  # rows up to which the weights are larger than the caches
-BEYOND_CACHES = 128 << 20  # bytes of weights for few rows
+BEYOND_CACHES = 128 << 20  # bytes of weights for few rows; half of that for whole models
 DISTINCT_ROWS = 64  # quantizing whole matrices would take longer than multiplying them
 
 # By side: the instruction sets, the same and " packed", "ggml", "repacked", "ik", "ik repacked", and the better
@@ -76,18 +76,18 @@ def peak_of(name: str, isa: str, known: Mapping[str, float]) -> str:
 
 
 @cache
-def reading(threads: int) -> Call | None:
+def reading(nbytes: int, threads: int) -> Call | None:
     """A call that reads as many bytes as the weights for few rows have."""
-    return read(BEYOND_CACHES, threads)
+    return read(nbytes, threads)
 
 
 class Matrix:
-    """Weights [N, K] in every layout of every side; for few rows as many of them as the caches do not hold."""
+    """Weights [N, K] in every layout of every side; for few rows `few` bytes of them, which the caches do not hold."""
 
-    def __init__(self, name: str, n: int, k: int, few: bool, isas: Sequence[str], others: Sequence[Ggml]) -> None:
+    def __init__(self, name: str, n: int, k: int, few: int, isas: Sequence[str], others: Sequence[Ggml]) -> None:
         f = bq.formats[name]
         self.name, self.k, self.few, self.isas = name, k, few, isas
-        self.n = max(n, BEYOND_CACHES // f.row_bytes(k) // 64 * 64) if few else n
+        self.n = max(n, few // f.row_bytes(k) // 64 * 64)
         self.data = weights(name, self.n, k)
         stored = bq.QuantizedTensor(self.data, name)
         self.ours: dict[str, tuple[str, bq.QuantizedTensor | bq.PackedWeight]] = {}
@@ -113,17 +113,18 @@ class Matrix:
         calls: dict[str, Call] = {s: partial(ours, isa, x, w, out, threads) for s, (isa, w) in self.ours.items()}
         graphs = {side: other.times(x) for side, other in self.theirs.items()}
         calls |= {side: partial(graph.run, threads) for side, graph in graphs.items()}
-        if self.few and (reads := reading(threads)) is not None:
+        if self.few and (reads := reading(self.few, threads)) is not None:
             calls[LIMIT] = reads
         taken = in_turn(calls, seconds, settle=0.01 if threads > 1 else 0.0)
         for side, graph in graphs.items():
+            # Whether it is the same product at all: ik_llama.cpp rounds some weights once more on the way.
             error = np.abs(out - graph.result()).max() / np.abs(out).max()
-            assert error < 0.06, (self.name, side, error)
+            assert error < 0.2, (self.name, side, error)
             graph.close()
         work = self.data.nbytes / 1e9 if self.few else 2.0 * m * self.n * self.k / 1e9
         figures = {side: work / spent for side, spent in taken.items()}
         if LIMIT in taken:
-            figures[LIMIT] = BEYOND_CACHES / 1e9 / taken[LIMIT]
+            figures[LIMIT] = self.few / 1e9 / taken[LIMIT]
         best = self.isas[-1]
         figures[OURS] = max(figures[best], figures.get(f"{best} packed", 0.0))
         for whose, sides in SIDES.items():
@@ -215,7 +216,8 @@ class Report:
             key = name, 0 if few else n, k, threads, brief
             known = self.known.setdefault(key, {})
             if wanted := [m for m in rows if (m <= FEW) == few and m not in known]:
-                matrix = Matrix(name, n, k, few, isas, self.others)
+                beyond = BEYOND_CACHES // (2 if brief else 1) if few else 0
+                matrix = Matrix(name, n, k, beyond, isas, self.others)
                 limits = {} if few else self.peaks(name, threads)
                 for m in wanted:
                     known[m] = matrix.measure(m, threads, limits, 0.0 if brief else self.chosen.seconds)
@@ -223,7 +225,8 @@ class Report:
             found |= {m: got for m, got in known.items() if m in rows}
         for m, got in found.items():
             self.first.setdefault((name, n, k, m), got[OURS])
-            self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
+            if threads == self.chosen.threads[-1]:
+                self.points.setdefault(name, []).append(operations(name, k, m, got[OURS]))
         return found
 
     def show(

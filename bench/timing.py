@@ -37,10 +37,15 @@ def in_turn(calls: Mapping[str, Call], seconds: float, rounds: int = 3, settle: 
         call()
         spent = time.perf_counter() - began
         repeats[name] = max(1, round(SHORTEST / spent)) if spent < LONG else 0
+        if not repeats[name]:
+            times[name].append(spent)
     end = time.perf_counter() + seconds * len(calls)
     done = 0
     while done < rounds or time.perf_counter() < end:
+        over = time.perf_counter() >= end
         for name, call in calls.items():
+            if over and len(times[name]) >= rounds:
+                continue
             if settle:
                 time.sleep(settle)
                 if repeats[name]:

@@ -13,6 +13,8 @@ file(GLOB BQ_CORE_SOURCES CONFIGURE_DEPENDS
 add_library(bq_core STATIC ${BQ_CORE_SOURCES} ${PROJECT_SOURCE_DIR}/csrc/targets/dispatch.cpp)
 target_link_libraries(bq_core PUBLIC bq_flags Threads::Threads)
 
+include(CheckCXXCompilerFlag)
+
 # bq_target(<name> <source> <flags>...): an object library of csrc/targets/<source>*.cpp. Nothing but these is
 # compiled with flags of an instruction set.
 set(BQ_TARGETS "" CACHE INTERNAL "the per-instruction-set object libraries")
@@ -34,10 +36,17 @@ bq_target(baseline baseline)
 if(BQ_PROCESSOR MATCHES "^(x86_64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   if(MSVC AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
     bq_target(avx2 avx2 /arch:AVX2)
+    bq_target(avx_vnni avxvnni /arch:AVX2)
+    target_compile_definitions(bq_core PUBLIC BQ_HAVE_AVX_VNNI)
     bq_target(avx512 avx512 /arch:AVX512)
     bq_target(vbmi vbmi /arch:AVX512)
   else()
     bq_target(avx2 avx2 -mavx2 -mfma -mf16c)
+    check_cxx_compiler_flag(-mavxvnni BQ_COMPILES_AVX_VNNI)  # gcc 11, clang 12
+    if(BQ_COMPILES_AVX_VNNI)
+      bq_target(avx_vnni avxvnni -mavx2 -mfma -mf16c -mavxvnni)
+      target_compile_definitions(bq_core PUBLIC BQ_HAVE_AVX_VNNI)
+    endif()
     set(avx512_flags -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
     bq_target(avx512 avx512 ${avx512_flags})
     bq_target(avx512_bf16 avx512bf16 ${avx512_flags} -mavx512bf16)

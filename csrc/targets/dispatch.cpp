@@ -28,6 +28,11 @@ struct Tables {
         const bool avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
         add(avx2, {fill_avx2, fill_avx2_matmul, fill_avx2_encode});
         if (avx2) fill_avx2_strips(strips.back());
+#if defined(BQ_HAVE_AVX_VNNI)
+        const bool avx_vnni = avx2 && cpu.avx_vnni;
+        add(avx_vnni, {fill_avx2, fill_avx_vnni, fill_avx_vnni_matmul, fill_avx2_encode});
+        if (avx_vnni) fill_avx_vnni_strips(strips.back());
+#endif
 #endif
 #if defined(BQ_HAVE_AVX512)
         const bool avx512 =

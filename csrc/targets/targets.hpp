@@ -13,6 +13,10 @@ void fill_avx2(KernelTable& table);
 void fill_avx2_matmul(KernelTable& table);
 void fill_avx2_encode(KernelTable& table);
 void fill_avx2_strips(StripKernels& kernels);
+// After those of avx2, but for the strips.
+void fill_avx_vnni(KernelTable& table);
+void fill_avx_vnni_matmul(KernelTable& table);
+void fill_avx_vnni_strips(StripKernels& kernels);
 void fill_avx512(KernelTable& table);
 void fill_avx512_matmul(KernelTable& table);
 void fill_avx512_encode(KernelTable& table);

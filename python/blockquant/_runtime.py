@@ -9,8 +9,8 @@ from blockquant import _core
 
 
 def available_isas() -> list[str]:
-    """Instruction sets that this build and this CPU can run, best last: of baseline, avx2, avx512,
-    avx512_bf16, neon, neon_dotprod."""
+    """Instruction sets that this build and this CPU can run, best last: of baseline, avx2, avx_vnni,
+    avx512, avx512_bf16, neon, neon_dotprod."""
     return list(_core.available_isas())
 
 

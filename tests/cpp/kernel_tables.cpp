@@ -12,6 +12,12 @@
 #include "runtime/cpu_features.hpp"
 #include "targets/targets.hpp"
 
+#if defined(BQ_EMULATES_AVX_VNNI)
+namespace bq {
+void fill_avx_vnni_matmul_emulated(KernelTable& table);
+void fill_avx_vnni_strips_emulated(StripKernels& kernels);
+}  // namespace bq
+#endif
 #if defined(BQ_SIMDE_AVX512)
 namespace bq {
 void fill_avx512_emulated(KernelTable& table);
@@ -30,6 +36,20 @@ namespace {
         if (std::strcmp(table->isa, isa) == 0) return true;
     return false;
 }
+
+#if defined(BQ_EMULATES_AVX_VNNI)
+// nullptr where there is no AVX2 to emulate it with.
+const KernelTable* emulated_avx_vnni() {
+    static const KernelTable table = [] {
+        KernelTable made;
+        fill_avx2(made);
+        fill_avx_vnni_matmul_emulated(made);
+        made.isa = "avx_vnni, emulated";
+        return made;
+    }();
+    return has_table("avx2") ? &table : nullptr;
+}
+#endif
 
 }  // namespace
 
@@ -60,6 +80,9 @@ std::vector<const KernelTable*> runnable_kernels() {
 
 std::vector<const KernelTable*> matmul_kernels() {
     std::vector<const KernelTable*> tables = runnable_kernels();
+#if defined(BQ_EMULATES_AVX_VNNI)
+    if (const KernelTable* emulated = emulated_avx_vnni()) tables.push_back(emulated);
+#endif
 #if defined(BQ_HAVE_AVX512)
     static const KernelTable plain = [] {
         KernelTable table;
@@ -85,6 +108,14 @@ std::vector<const KernelTable*> matmul_kernels() {
 std::vector<StripTable> strip_tables() {
     std::vector<StripTable> tables;
     for (const KernelTable* table : available_kernels()) tables.push_back({table, &strip_kernels(*table)});
+#if defined(BQ_EMULATES_AVX_VNNI)
+    static const StripKernels avx_vnni = [] {
+        StripKernels kernels;
+        fill_avx_vnni_strips_emulated(kernels);
+        return kernels;
+    }();
+    if (const KernelTable* table = emulated_avx_vnni()) tables.push_back({table, &avx_vnni});
+#endif
 #if defined(BQ_SIMDE_AVX512)
     static const StripKernels emulated = [] {
         StripKernels kernels;
