@@ -22,6 +22,7 @@ struct Bf16Operands {
         return _mm512_dpbf16_ps(sum, load_as<__m512bh>(&w), load_as<__m512bh>(&x));
     }
     static BQ_INLINE float total(Sum sum) { return Avx512::wide_sum(sum); }
+    static BQ_INLINE void totals(const Sum (&sums)[4], float* y) { Avx512::wide_sums(sums, y); }
 };
 
 static void matmul_bf16(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const uint16_t* x,

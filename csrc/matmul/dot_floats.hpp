@@ -23,6 +23,7 @@ struct FloatOperands {
     static BQ_INLINE Sum add(Sum a, Sum b) { return S::add(a, b); }
     static BQ_INLINE Sum mul_add(Values w, Values x, Sum sum) { return S::mul_add(w, x, sum); }
     static BQ_INLINE float total(Sum sum) { return S::wide_sum(sum); }
+    static BQ_INLINE void totals(const Sum (&sums)[4], float* y) { S::wide_sums(sums, y); }
 };
 
 // kWeights weight rows, one of them `stride` bytes after the other, against kRows activation rows. One chain
@@ -34,12 +35,12 @@ struct FloatTile {
     static constexpr int kPart = 512;
 
     const Input* x[kRows];
-    Sum total[kWeights][kRows];
+    Sum total[kRows][kWeights];
 
     BQ_INLINE FloatTile(const Input* rows, int64_t k) {
         for (int r = 0; r < kRows; ++r) {
             x[r] = rows + r * k;
-            for (int v = 0; v < kWeights; ++v) total[v][r] = O::zero();
+            for (int v = 0; v < kWeights; ++v) total[r][v] = O::zero();
         }
     }
 
@@ -58,7 +59,7 @@ struct FloatTile {
             }
         }
         for (int v = 0; v < kWeights; ++v)
-            for (int r = 0; r < kRows; ++r) total[v][r] = O::add(total[v][r], sum[v][r]);
+            for (int r = 0; r < kRows; ++r) total[r][v] = O::add(total[r][v], sum[v][r]);
     }
 
     BQ_INLINE void rows(const uint8_t* w, int64_t stride, int64_t k, const uint8_t* next, float* y,
@@ -78,13 +79,16 @@ struct FloatTile {
             }
             part(weights[0], O::kStep * O::kBytes, 0, O::kStep, nullptr);
         }
-        for (int v = 0; v < kWeights; ++v)
-            for (int r = 0; r < kRows; ++r) y[r * ldy + v] = O::total(total[v][r]);
+        for (int r = 0; r < kRows; ++r)
+            if constexpr (kWeights == 4)
+                O::totals(total[r], y + r * ldy);
+            else
+                for (int v = 0; v < kWeights; ++v) y[r * ldy + v] = O::total(total[r][v]);
     }
 };
 
 // Four weight rows at a time, read from memory once, against all activation rows of a tile, which stay in the
-// level-2 cache.
+// level-2 cache unless they are long (fewer of them would read the weights more often, which is slower).
 template <class O>
 BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                const typename O::Input* x, int64_t rows, int64_t k, float* y, int64_t ldy) {

@@ -297,6 +297,15 @@ struct Avx2 {
         _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(outer, inner, 0x31));
     }
     static BQ_INLINE float wide_sum(Wide a) { return sum(a); }
+    static BQ_INLINE void wide_sums(const Wide (&a)[4], float* out) {
+        const __m256 ab =
+            add(_mm256_permute2f128_ps(a[0], a[1], 0x20), _mm256_permute2f128_ps(a[0], a[1], 0x31));
+        const __m256 cd =
+            add(_mm256_permute2f128_ps(a[2], a[3], 0x20), _mm256_permute2f128_ps(a[2], a[3], 0x31));
+        const __m256 pairs = add(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+        const __m256 all = add(_mm256_shuffle_ps(pairs, pairs, 0x88), _mm256_shuffle_ps(pairs, pairs, 0xdd));
+        _mm_storeu_ps(out, _mm_unpacklo_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+    }
 
     // ---- activations
     static BQ_INLINE uint32_t max_magnitude_bits(const float* x) {

@@ -137,6 +137,15 @@ struct Avx512 : Avx2 {
     static BQ_INLINE float wide_sum(Wide a) {
         return Avx2::sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
     }
+    static BQ_INLINE void wide_sums(const Wide (&a)[4], float* out) {
+        const __m512 ab = add(_mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xee));
+        const __m512 cd = add(_mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xee));
+        const __m512 four = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+        const __m512 pairs = add(four, _mm512_shuffle_ps(four, four, 0x4e));
+        const __m512 all = add(pairs, _mm512_shuffle_ps(pairs, pairs, 0xb1));
+        const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all)));
+    }
 
   private:
     // The upper halves are the rounded bfloat16; quiet NaNs stay as they are.

@@ -231,6 +231,9 @@ struct Neon {
     static constexpr int kStreams = 0;
     static constexpr int kLooksUp = 0;
     static BQ_INLINE float wide_sum(Wide a) { return sum(a); }
+    static BQ_INLINE void wide_sums(const Wide (&a)[4], float* out) {
+        for (int i = 0; i < 4; ++i) out[i] = sum(a[i]);
+    }
 
     // ---- activations
     static BQ_INLINE uint32_t max_magnitude_bits(const float* x) {

@@ -261,6 +261,10 @@ struct Scalar {
     // Whether the vocabulary has look_up and repeat_each, below.
     static constexpr int kLooksUp = 0;
     static inline float wide_sum(Wide a) { return sum(a); }
+    // Those of four, as wide_sum has them.
+    static inline void wide_sums(const Wide (&a)[4], float* out) {
+        for (int i = 0; i < 4; ++i) out[i] = sum(a[i]);
+    }
 
     // ---- activations
     // The largest |x| of 32 floats: as bits, so that a NaN counts as larger than infinity.

@@ -25,6 +25,9 @@ void fill_avx512_matmul_emulated(KernelTable& table);
 void fill_avx512_encode_emulated(KernelTable& table);
 void fill_avx512_strips_emulated(StripKernels& kernels);
 void fill_avx512_bf16_emulated(KernelTable& table);
+void fill_avx512_bf16_matmul_emulated(KernelTable& table);
+void fill_vbmi_matmul_emulated(KernelTable& table);
+void fill_vbmi_strips_emulated(StripKernels& kernels);
 }  // namespace bq
 #endif
 
@@ -67,12 +70,14 @@ std::vector<const KernelTable*> runnable_kernels() {
             fill_avx512_encode_emulated(table);
             return table;
         }();
-        static const KernelTable with_bf16 = [] {
+        static const KernelTable with_extensions = [] {
             KernelTable table = emulated;
             fill_avx512_bf16_emulated(table);
+            fill_avx512_bf16_matmul_emulated(table);
+            fill_vbmi_matmul_emulated(table);
             return table;
         }();
-        tables.insert(tables.end(), {&emulated, &with_bf16});
+        tables.insert(tables.end(), {&emulated, &with_extensions});
     }
 #endif
     return tables;
@@ -122,9 +127,17 @@ std::vector<StripTable> strip_tables() {
         fill_avx512_strips_emulated(kernels);
         return kernels;
     }();
+    static const StripKernels with_vbmi = [] {
+        StripKernels kernels = emulated;
+        fill_vbmi_strips_emulated(kernels);
+        return kernels;
+    }();
     const size_t real = available_kernels().size();
     const std::vector<const KernelTable*> all = runnable_kernels();  // the emulated ones last
-    if (all.size() > real) tables.push_back({all[real], &emulated});
+    if (all.size() > real) {
+        tables.push_back({all[real], &emulated});
+        tables.push_back({all[real + 1], &with_vbmi});
+    }
 #endif
     return tables;
 }

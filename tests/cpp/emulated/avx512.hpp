@@ -1,5 +1,5 @@
 // AVX-512 intrinsics on a CPU without them: SIMDe's, and those that SIMDe 0.7.4 lacks made of AVX2 halves.
-// Included ahead of csrc/targets/avx512.cpp in the tests alone.
+// Included ahead of csrc/targets/avx512*.cpp and vbmi*.cpp in the tests alone.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
@@ -182,3 +182,26 @@ static inline __m512i bq_emulated_mulhi_epu16(__m512i a, __m512i b) {
 }
 #undef _mm512_mulhi_epu16
 #define _mm512_mulhi_epu16(a, b) bq_emulated_mulhi_epu16(a, b)
+
+static inline __m512i bq_emulated_cvtepi16_epi32(__m256i a) {
+    const __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(a));
+    const __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(a, 1));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_cvtepi16_epi32
+#define _mm512_cvtepi16_epi32(a) bq_emulated_cvtepi16_epi32(a)
+
+// What the mask leaves out is not read.
+template <class Vector, class Element>
+static inline Vector bq_emulated_masked_load(uint64_t mask, const void* p) {
+    Element elements[sizeof(Vector) / sizeof(Element)] = {};
+    for (size_t i = 0; i < sizeof elements / sizeof *elements; ++i)
+        if (mask >> i & 1) std::memcpy(elements + i, static_cast<const Element*>(p) + i, sizeof(Element));
+    Vector loaded;
+    std::memcpy(&loaded, elements, sizeof loaded);
+    return loaded;
+}
+#undef _mm512_maskz_loadu_epi8
+#define _mm512_maskz_loadu_epi8(mask, p) bq_emulated_masked_load<__m512i, uint8_t>(mask, p)
+#undef _mm256_maskz_loadu_epi16
+#define _mm256_maskz_loadu_epi16(mask, p) bq_emulated_masked_load<__m256i, uint16_t>(mask, p)
