@@ -127,16 +127,18 @@ std::vector<StripTable> strip_tables() {
         fill_avx512_strips_emulated(kernels);
         return kernels;
     }();
-    static const StripKernels with_vbmi = [] {
-        StripKernels kernels = emulated;
-        fill_vbmi_strips_emulated(kernels);
-        return kernels;
-    }();
     const size_t real = available_kernels().size();
     const std::vector<const KernelTable*> all = runnable_kernels();  // the emulated ones last
     if (all.size() > real) {
         tables.push_back({all[real], &emulated});
+#if defined(BQ_SIMDE_VBMI_STRIPS)
+        static const StripKernels with_vbmi = [] {
+            StripKernels kernels = emulated;
+            fill_vbmi_strips_emulated(kernels);
+            return kernels;
+        }();
         tables.push_back({all[real + 1], &with_vbmi});
+#endif
     }
 #endif
     return tables;

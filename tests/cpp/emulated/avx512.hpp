@@ -162,18 +162,20 @@ static inline __m256i bq_emulated_cvtneps_pbh(__m512 a) {
 #undef _mm512_madd_epi16
 #define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
 
-template <int kLanes>
-static inline __m512 bq_emulated_shuffle_f32x4(__m512 a, __m512 b) {
-    float from[2][16], to[16];
+template <int kLanes, class Vector>
+static inline Vector bq_emulated_shuffle_lanes(Vector a, Vector b) {
+    char from[2][64], to[64];
     std::memcpy(from[0], &a, sizeof a);
     std::memcpy(from[1], &b, sizeof b);
     for (int lane = 0; lane < 4; ++lane)
-        std::memcpy(to + 4 * lane, from[lane / 2] + 4 * (kLanes >> 2 * lane & 3), 16);
+        std::memcpy(to + 16 * lane, from[lane / 2] + 16 * (kLanes >> 2 * lane & 3), 16);
     std::memcpy(&a, to, sizeof a);
     return a;
 }
+#undef _mm512_shuffle_i64x2
+#define _mm512_shuffle_i64x2(a, b, lanes) bq_emulated_shuffle_lanes<lanes>(a, b)
 #undef _mm512_shuffle_f32x4
-#define _mm512_shuffle_f32x4(a, b, lanes) bq_emulated_shuffle_f32x4<lanes>(a, b)
+#define _mm512_shuffle_f32x4(a, b, lanes) bq_emulated_shuffle_lanes<lanes>(a, b)
 
 static inline __m512i bq_emulated_mulhi_epu16(__m512i a, __m512i b) {
     const __m256i low = _mm256_mulhi_epu16(simde_mm512_castsi512_si256(a), simde_mm512_castsi512_si256(b));
