@@ -169,19 +169,21 @@ def draw_roofline(path: str, points: dict[str, list[tuple[float, float]]], roofs
     figure, axis = plt.subplots(figsize=(10, 6.5))
     every = [x for line in points.values() for x, _ in line]
     ends = np.array([min(every) / 2, max(every) * 2])
-    axis.plot(ends, ends * roofs["read"], "k-", lw=1, label=f"memory, {roofs['read']:.0f} GB/s")
-    for what in ("vnni", "maddubs", "bf16", "fma"):
-        if what in roofs:
-            axis.axhline(roofs[what], color="k", lw=1, ls="--")
-            axis.text(ends[1], roofs[what], f" {what}", va="center", fontsize=8)
-    markers = "osv^<>DPX*"
+    peaks_here = sorted((roofs[what], what) for what in ("vnni", "maddubs", "bf16", "fma") if what in roofs)
+    top = min(ends[1], peaks_here[-1][0] / roofs["read"]) if peaks_here else ends[1]
+    memory = np.array([ends[0], top])
+    axis.plot(memory, memory * roofs["read"], "k-", lw=1, label=f"memory, {roofs['read']:.0f} GB/s")
+    for i, (rate, what) in enumerate(peaks_here):
+        axis.axhline(rate, color="k", lw=1, ls="--")
+        near = i > 0 and rate < 1.1 * peaks_here[i - 1][0]
+        axis.text(ends[0], rate, f" {what}", va="bottom" if near else "top", fontsize=8)
     for i, (name, line) in enumerate(points.items()):
-        axis.plot(*zip(*line, strict=True), markers[i % len(markers)], ms=5, color=f"C{i % 10}", label=name)
+        axis.plot(*zip(*line, strict=True), "osv^"[i // 10 % 4], ms=5, color=f"C{i % 10}", label=name)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("operations for each byte of weights")
     axis.set_ylabel("10^9 operations a second")
-    axis.legend(fontsize=7, ncols=3)
+    axis.legend(fontsize=7, ncols=3, loc="lower right")
     axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
