@@ -120,8 +120,8 @@ struct Strip<StripVbmi, FormatId::IQ2_XS> : Iq2Strip {
             bits[i][1] = V::has(strip_word<V>(o.words, 4 * two + 2 * i + 1), 0);
         }
         PointCodes found;
-        look_up_all<4>(codebooks::iq2_xs::kStrip.at[0], low, bits, found.first);
-        look_up_all<4>(codebooks::iq2_xs::kStrip.at[1], low, bits, found.last);
+        look_up_all<4>(codebooks::iq2_xs::kStrip.at[0], low, {bits[0], bits[1]}, found.first);
+        look_up_all<4>(codebooks::iq2_xs::kStrip.at[1], low, {bits[0], bits[1]}, found.last);
         return found;
     }
     template <int g>
@@ -152,8 +152,8 @@ struct Strip<StripVbmi, FormatId::IQ2_S> : Iq2Strip {
             for (int bit = 0; bit < 2; ++bit) bits[i][1 + bit] = V::has(high[i], bit);
         }
         PointCodes found;
-        look_up_all<8>(codebooks::iq2_s::kStrip.at[0], low, bits, found.first);
-        look_up_all<8>(codebooks::iq2_s::kStrip.at[1], low, bits, found.last);
+        look_up_all<8>(codebooks::iq2_s::kStrip.at[0], low, {bits[0], bits[1]}, found.first);
+        look_up_all<8>(codebooks::iq2_s::kStrip.at[1], low, {bits[0], bits[1]}, found.last);
         return found;
     }
     template <int g>
@@ -230,7 +230,7 @@ BQ_INLINE PointCodes iq1_codes(const __m512i (&low)[2], const __m512i (&high)[2]
         for (int bit = 0; bit < 3; ++bit) bits[i][1 + bit] = V::has(high[i], bit);
     }
     PointCodes found;
-    look_up_all<16>(codebooks::iq1_s::kLowerCodes.at, low, bits, found.first);
+    look_up_all<16>(codebooks::iq1_s::kLowerCodes.at, low, {bits[0], bits[1]}, found.first);
     for (int i = 0; i < 2; ++i)
         found.last[i] = look_up_upper_half(codebooks::iq1_s::kUpperCodes, low[i], high[i]);
     return found;

@@ -10,9 +10,9 @@ namespace {
 // table[index] for kCount times 64 indices of log2(128 * kTables) bits, of which `low` holds the low seven
 // (and anything in its top bits) and `bits` the others, from bit 7 on, as masks. Several at a time share the
 // loads of the table, which take as long as the lookups.
-template <int kTables, int kCount, int kBits>
+template <int kTables, int kCount>
 BQ_INLINE void look_up_all(const uint8_t* table, const __m512i (&low)[kCount],
-                           const __mmask64 (&bits)[kCount][kBits], __m512i (&found)[kCount]) {
+                           const __mmask64* const (&bits)[kCount], __m512i (&found)[kCount]) {
     if constexpr (kTables == 1) {
         const __m512i first = _mm512_loadu_si512(table), last = _mm512_loadu_si512(table + 64);
         for (int i = 0; i < kCount; ++i) found[i] = _mm512_permutex2var_epi8(first, low[i], last);
@@ -27,14 +27,9 @@ BQ_INLINE void look_up_all(const uint8_t* table, const __m512i (&low)[kCount],
 // The same for 64 indices.
 template <int kTables>
 BQ_INLINE __m512i look_up(const uint8_t* table, __m512i low, const __mmask64* bits) {
-    if constexpr (kTables == 1) {
-        return _mm512_permutex2var_epi8(_mm512_loadu_si512(table), low, _mm512_loadu_si512(table + 64));
-    } else {
-        constexpr int kHalf = kTables / 2, kBit = kTables == 2 ? 0 : kTables == 4 ? 1 : kTables == 8 ? 2 : 3;
-        const __m512i first = look_up<kHalf>(table, low, bits);
-        const __m512i last = look_up<kHalf>(table + 128 * kHalf, low, bits);
-        return _mm512_mask_blend_epi8(bits[kBit], first, last);
-    }
+    __m512i found[1];
+    look_up_all<kTables, 1>(table, {low}, {bits}, found);
+    return found[0];
 }
 
 // What a table says of elements 4 to 7 of 64 points of IQ1, of whose indices `low` has eight bits and `high`
