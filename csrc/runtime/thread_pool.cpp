@@ -1,7 +1,6 @@
 #include "runtime/thread_pool.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
@@ -11,6 +10,8 @@
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "runtime/cpus.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -41,43 +42,6 @@ void relax() {
 }
 
 thread_local bool inside_body = false;
-
-// Which CPUs the threads of a job run on. A worker that wakes up where another of them runs would share that
-// CPU until the system moves one of them, which takes it milliseconds, more than most products do: it moves
-// itself.
-class Cpus {
-  public:
-    void spread() {
-#if defined(__linux__)
-        if (take()) return;
-        cpu_set_t allowed, free;
-        if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-        CPU_ZERO(&free);
-        for (int cpu = 0; cpu < kCpus; ++cpu)
-            if (CPU_ISSET(cpu, &allowed) && (word(cpu).load(std::memory_order_relaxed) & bit(cpu)) == 0)
-                CPU_SET(cpu, &free);
-        // Fails where nothing is free.
-        if (sched_setaffinity(0, sizeof free, &free) != 0) return;
-        sched_setaffinity(0, sizeof allowed, &allowed);
-        take();
-#endif
-    }
-    // Notes the CPU of the calling thread; false if one of the others has it.
-    bool take() {
-#if defined(__linux__)
-        const int cpu = sched_getcpu();
-        if (cpu >= 0 && cpu < kCpus) return (word(cpu).fetch_or(bit(cpu)) & bit(cpu)) == 0;
-#endif
-        return true;
-    }
-
-  private:
-    static constexpr int kCpus = 1024;
-    std::atomic<uint64_t>& word(int cpu) { return taken_[static_cast<size_t>(cpu / 64)]; }
-    static uint64_t bit(int cpu) { return uint64_t{1} << cpu % 64; }
-
-    std::array<std::atomic<uint64_t>, kCpus / 64> taken_{};
-};
 
 struct Job {
     void (*body)(void*, int64_t, int64_t);

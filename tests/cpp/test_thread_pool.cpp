@@ -16,6 +16,7 @@
 #include <sched.h>
 #endif
 
+#include "runtime/cpus.hpp"
 #include "runtime/thread_pool.hpp"
 
 using namespace bq;
@@ -73,36 +74,37 @@ TEST_CASE("many small jobs, also with pauses in which the workers go to sleep") 
 }
 
 #if defined(__linux__)
-TEST_CASE("a worker does not stay on the CPU of the caller") {
+TEST_CASE("a thread moves to the CPU that is left, and may use the same ones afterwards") {
+    cpu_set_t allowed, left;
+    REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+    const int count = std::min<int>(CPU_SETSIZE, 1024);
+    for (int last = 0; last < count; ++last) {
+        if (!CPU_ISSET(last, &allowed)) continue;
+        Cpus cpus;
+        for (int cpu = 0; cpu < count; ++cpu)
+            if (CPU_ISSET(cpu, &allowed) && cpu != last) CHECK(cpus.take(cpu));
+        for (int repeat = 0; repeat < 2; ++repeat) {  // the second time no CPU is left
+            cpus.spread();
+            CHECK(cpus.taken(last));
+            REQUIRE(sched_getaffinity(0, sizeof left, &left) == 0);
+            CHECK(CPU_EQUAL(&left, &allowed));
+        }
+        CHECK_FALSE(cpus.take(last));
+    }
+}
+
+TEST_CASE("a thread that is alone on its CPU stays there") {
     cpu_set_t allowed, one;
     REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
-    if (CPU_COUNT(&allowed) < 2) return;
     const int here = sched_getcpu();
     CPU_ZERO(&one);
     CPU_SET(here, &one);
     REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
-    const auto caller = std::this_thread::get_id();
-    // body() on the worker while the caller waits for it.
-    const auto on_worker = [&](auto&& body) {
-        std::atomic<int> there{0};
-        parallel_for(2, 1, 2, [&](int64_t, int64_t) {
-            ++there;
-            while (there < 2) std::this_thread::yield();
-            if (std::this_thread::get_id() != caller) body();
-        });
-    };
-    int cpu = -1;
-    cpu_set_t left;
-    on_worker([&] {
-        sched_setaffinity(0, sizeof one, &one);
-        sched_setaffinity(0, sizeof allowed, &allowed);
-    });
-    on_worker([&] {
-        cpu = sched_getcpu();
-        sched_getaffinity(0, sizeof left, &left);
-    });
-    CHECK(cpu != here);
-    CHECK(CPU_EQUAL(&left, &allowed));
+    Cpus cpus;
+    cpus.spread();
+    CHECK(cpus.taken(here));
+    for (int cpu = 0; cpu < 1024; ++cpu)
+        if (cpu != here) CHECK_FALSE(cpus.taken(cpu));
     CHECK(sched_setaffinity(0, sizeof allowed, &allowed) == 0);
 }
 #endif
