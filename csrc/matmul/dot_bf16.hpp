@@ -26,9 +26,9 @@ struct Bf16Operands {
     static BQ_INLINE void totals(const Sum (&sums)[4], float* y) { Avx512::wide_sums(sums, y); }
 };
 
-static void matmul_bf16(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const uint16_t* x,
-                        int64_t rows, int64_t k, float* y, int64_t ldy) {
-    multiply_floats<Bf16Operands>(w, w_row_bytes, begin, end, x, rows, k, y, ldy);
+static void matmul_bf16(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                        const FloatRows<uint16_t>& x, float* y, int64_t ldy) {
+    multiply_floats<Bf16Operands>(w, w_row_bytes, begin, end, x, y, ldy);
 }
 
 }  // namespace

@@ -15,9 +15,9 @@ struct RowDotF32 {
     const float* x[kRows];
     Wide acc[kRows];
 
-    BQ_INLINE RowDotF32(const float* rows, int64_t k, int64_t first_row) {
+    BQ_INLINE RowDotF32(const FloatRows<float>& rows, int64_t first_row) {
         for (int r = 0; r < kRows; ++r) {
-            x[r] = rows + (first_row + r) * k;
+            x[r] = rows.x + (first_row + r) * rows.stride;
             acc[r] = S::wide_zero();
         }
     }
@@ -57,12 +57,12 @@ struct RowDotF32 {
 };
 
 template <class S, FormatId id>
-void matmul_f32(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
-                int64_t rows, int64_t k, float* y, int64_t ldy) {
+void matmul_f32(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const FloatRows<float>& x,
+                float* y, int64_t ldy) {
     each_row_group<kRowTile, 1>(
-        w, w_row_bytes, begin, end, rows,
+        w, w_row_bytes, begin, end, x.rows,
         [&](const uint8_t* row, auto, auto count, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
-            RowDotF32<S, id, decltype(count)::value>(x, k, r).row(row, k, y + r * ldy + n, ldy);
+            RowDotF32<S, id, decltype(count)::value>(x, r).row(row, x.k, y + r * ldy + n, ldy);
         });
 }
 

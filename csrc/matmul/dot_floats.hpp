@@ -4,6 +4,7 @@
 
 #include "decode/decode.hpp"
 #include "simd/common.hpp"
+#include "targets/kernels.hpp"
 
 namespace bq {
 namespace {
@@ -35,14 +36,14 @@ template <class O, int kRows, int kWeights>
 struct FloatTile {
     using Sum = typename O::Sum;
     using Input = typename O::Input;
-    static constexpr int kPart = 512;
+    static constexpr int kPart = O::kStep > 16 ? 1024 : 512;
 
     const Input* x[kRows];
     Sum total[kRows][kWeights];
 
-    BQ_INLINE FloatTile(const Input* rows, int64_t k) {
+    BQ_INLINE FloatTile(const Input* rows, int64_t stride) {
         for (int r = 0; r < kRows; ++r) {
-            x[r] = rows + r * k;
+            x[r] = rows + r * stride;
             for (int v = 0; v < kWeights; ++v) total[r][v] = O::zero();
         }
     }
@@ -94,24 +95,21 @@ struct FloatTile {
 // level-2 cache unless they are long (fewer of them would read the weights more often, which is slower).
 template <class O>
 BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
-                               const typename O::Input* x, int64_t rows, int64_t k, float* y, int64_t ldy) {
+                               const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     constexpr int64_t kTile = 48;
     constexpr int kMost = O::kManyRegisters ? 6 : 4;
-    for (int64_t first = 0; first < rows; first += kTile) {
-        const int64_t last = first + kTile < rows ? first + kTile : rows;
+    for (int64_t first = 0; first < x.rows; first += kTile) {
+        const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;
         // `weights` rows from n on; as many at a time as the registers hold sums of.
         const auto group = [&](auto weights, int64_t n) BQ_INLINE_LAMBDA {
             const uint8_t* next = w + (n + weights) * w_row_bytes;
             const auto some = [&](auto count, int64_t r) BQ_INLINE_LAMBDA {
                 constexpr int kRows = decltype(count)::value, kGiven = decltype(weights)::value;
-                constexpr bool kTwo = kRows == 1 ? O::kOfOne == 2 : !O::kManyRegisters && kRows > 2;
-                constexpr int kTogether = kTwo && kGiven > 2 ? 2 : kGiven;
-                for (int v = 0; v < kGiven; v += kTogether) {
-                    const uint8_t* these = w + (n + v) * w_row_bytes;
-                    if constexpr (kTogether < kGiven) next = kRows == 1 ? these + 2 * w_row_bytes : nullptr;
-                    FloatTile<O, kRows, kTogether>(x + r * k, k)
-                        .rows(these, w_row_bytes, k, next, y + r * ldy + n + v, ldy);
-                }
+                constexpr int kTogether = !O::kManyRegisters && kRows > 2 && kGiven > 2 ? 2 : kGiven;
+                for (int v = 0; v < kGiven; v += kTogether)
+                    FloatTile<O, kRows, kTogether>(x.x + r * x.stride, x.stride)
+                        .rows(w + (n + v) * w_row_bytes, w_row_bytes, x.k,
+                              kTogether == kGiven ? next : nullptr, y + r * ldy + n + v, ldy);
                 next = nullptr;  // it is on its way
             };
             int64_t r = first;
@@ -122,15 +120,17 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
             if (r < last) some(Index<1>{}, r);
         };
         int64_t n = begin;
+        if (O::kOfOne == 2 && x.rows == 1)
+            for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
         for (; n + 4 <= end; n += 4) group(Index<4>{}, n);
         for (; n < end; ++n) group(Index<1>{}, n);
     }
 }
 
 template <class S, FormatId id>
-void matmul_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
-                   int64_t rows, int64_t k, float* y, int64_t ldy) {
-    multiply_floats<FloatOperands<S, id>>(w, w_row_bytes, begin, end, x, rows, k, y, ldy);
+void matmul_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                   const FloatRows<float>& x, float* y, int64_t ldy) {
+    multiply_floats<FloatOperands<S, id>>(w, w_row_bytes, begin, end, x, y, ldy);
 }
 
 }  // namespace

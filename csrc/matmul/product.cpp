@@ -160,18 +160,30 @@ struct Product {
         const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
         choose_panels(panels != nullptr, rounds ? kernel.bf16_panels_from : kernel.float_panels_from);
         Sizes sizes;
-        const bool rounds_few = rounds && any_few();
-        const int64_t rounded_offset = sizes.add(rounds_few ? m * w.k * 2 : 0);
+        const bool few = any_few(), rounds_few = rounds && few;
+        // Rows of activations that lie a multiple of 4 KiB apart, from each other and often from the weights,
+        // would meet in the same few places of the level-1 cache: copies lie a cache line further apart.
+        const bool copies_few = !rounds && few && w.format->is_float() && m > 1;
+        const int64_t stride = rounds_few   ? (w.k + 31) / 32 * 32 + 32
+                               : copies_few ? (w.k + 15) / 16 * 16 + 16
+                                            : w.k;
+        const int64_t few_offset = sizes.add(rounds_few ? m * stride * 2 : copies_few ? m * stride * 4 : 0);
         const auto packed_bytes = rounds ? packed_bf16_bytes : packed_float_bytes;
         for (Segment& s : segments)
             if (s.panels) s.packed_offset = sizes.add(packed_bytes(s.rows, w.k, shape.tile_rows));
         const Scratch<struct Inputs> scratch(sizes.total);
-        auto* const rounded = reinterpret_cast<uint16_t*>(scratch.at(rounded_offset));
-        if (rounds_few)
-            parallel_for(m * w.k, kPiece, threads, [&](int64_t begin, int64_t end) {
-                table[FormatId::F32].decode_bf16(reinterpret_cast<const uint8_t*>(x + begin), rounded + begin,
-                                                 end - begin);
+        auto* const rounded = reinterpret_cast<uint16_t*>(scratch.at(few_offset));
+        auto* const copied = reinterpret_cast<float*>(scratch.at(few_offset));
+        if (rounds_few || copies_few)
+            parallel_for(m, std::max<int64_t>(1, kPiece / w.k), threads, [&](int64_t begin, int64_t end) {
+                for (int64_t r = begin; r < end; ++r)
+                    if (copies_few)
+                        std::copy_n(x + r * w.k, w.k, copied + r * stride);
+                    else
+                        table[FormatId::F32].decode_bf16(reinterpret_cast<const uint8_t*>(x + r * w.k),
+                                                         rounded + r * stride, w.k);
             });
+        const float* const floats = copies_few ? copied : x;
         const auto packed = [&](const Segment& s) {
             return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
         };
@@ -185,10 +197,11 @@ struct Product {
                 if (s.panels)
                     panels(rows, row_bytes, 0, count, packed(s), to, w.n);
                 else if (rounds)
-                    kernel.matmul_bf16(rows, row_bytes, 0, count, rounded + s.first * w.k, s.rows, w.k, to,
-                                       w.n);
+                    kernel.matmul_bf16(rows, row_bytes, 0, count,
+                                       {rounded + s.first * stride, stride, s.rows, w.k}, to, w.n);
                 else
-                    kernel.matmul_f32(rows, row_bytes, 0, count, x + s.first * w.k, s.rows, w.k, to, w.n);
+                    kernel.matmul_f32(rows, row_bytes, 0, count,
+                                      {floats + s.first * stride, stride, s.rows, w.k}, to, w.n);
             });
         };
         for_weight_rows(segments, w.n, together(shape), mean_rows(), w.k, threads, multiply);

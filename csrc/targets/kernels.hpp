@@ -71,6 +71,15 @@ struct PackedRows {
     int64_t k;
 };
 
+// Float activations as they are, float32 or bfloat16, `stride` elements from row to row.
+template <class T>
+struct FloatRows {
+    const T* x;
+    int64_t stride;
+    int64_t rows;
+    int64_t k;
+};
+
 // Float activations in tiles as in PackedRows: [k][row of tile]; for matmul_bf16_panels words of two
 // bfloat16, [ceil(k / 2)][row of tile].
 struct PackedFloats {
@@ -91,12 +100,12 @@ using MatmulI8 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, 
 // from MatmulI8's in the order of float additions.
 using MatmulPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                               const PackedRows& x, float* y, int64_t ldy);
-// The same with float activations [rows, k]: the exact path, and the only one of float formats.
-using MatmulF32 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const float* x,
-                           int64_t rows, int64_t k, float* y, int64_t ldy);
+// The same with float activations: the exact path, and the only one of float formats.
+using MatmulF32 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                           const FloatRows<float>& x, float* y, int64_t ldy);
 // The same with activations in bfloat16.
 using MatmulBf16 = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
-                            const uint16_t* x, int64_t rows, int64_t k, float* y, int64_t ldy);
+                            const FloatRows<uint16_t>& x, float* y, int64_t ldy);
 // The same for many rows; begin is a multiple of the panel's lanes.
 using MatmulFloatPanels = void (*)(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                    const PackedFloats& x, float* y, int64_t ldy);

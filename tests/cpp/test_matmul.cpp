@@ -119,19 +119,20 @@ TEST_CASE("products with float activations are the float64 products") {
     for_each_kernel([](const KernelTable& table, FormatId id) {
         Rng rng(8);
         for (int blocks : {1, 2, 7, 8, 9, 19}) {
-            const int64_t k = some_width(id, blocks), n = 5, rows = 7;
-            std::vector<float> x(rows * k);
-            for (float& v : x) v = rng.uniform();
+            const int64_t k = some_width(id, blocks), n = 5, rows = 7, stride = k + 3;
+            std::vector<float> x(rows * stride, NAN);
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t j = 0; j < k; ++j) x[r * stride + j] = rng.uniform();
             const std::vector<uint8_t> w = random_rows(id, n, k, rng);
             const std::vector<float> values = decoded(id, w, n, k);
             std::vector<float> y(rows * n, NAN);
-            table[id].matmul_f32(w.data(), format_info(id).row_bytes(k), 0, n, x.data(), rows, k, y.data(),
-                                 n);
+            table[id].matmul_f32(w.data(), format_info(id).row_bytes(k), 0, n, {x.data(), stride, rows, k},
+                                 y.data(), n);
             for (int64_t r = 0; r < rows; ++r)
                 for (int64_t i = 0; i < n; ++i) {
                     double exact = 0, magnitude = 0;
                     for (int64_t j = 0; j < k; ++j) {
-                        const double product = static_cast<double>(x[r * k + j]) * values[i * k + j];
+                        const double product = static_cast<double>(x[r * stride + j]) * values[i * k + j];
                         exact += product;
                         magnitude += std::abs(product);
                     }
@@ -207,10 +208,10 @@ TEST_CASE("products of bfloat16 weights and activations are the float64 products
                     // Straight from the rows, in two parts, and by a row of activations at a time.
                     std::vector<float> few(rows * n, NAN), single(rows * n, NAN);
                     for (const auto& [begin, end] : {std::pair{int64_t{0}, n / 2}, std::pair{n / 2, n}})
-                        kernels.matmul_bf16(guarded.data(), 2 * k, begin, end, rounded.data(), rows, k,
+                        kernels.matmul_bf16(guarded.data(), 2 * k, begin, end, {rounded.data(), k, rows, k},
                                             few.data(), n);
                     for (int64_t r = 0; r < rows; ++r)
-                        kernels.matmul_bf16(guarded.data(), 2 * k, 0, n, rounded.data() + r * k, 1, k,
+                        kernels.matmul_bf16(guarded.data(), 2 * k, 0, n, {rounded.data() + r * k, k, 1, k},
                                             single.data() + r * n, n);
                     CHECK(wrong_products(x, values, rows, n, k, few) == 0);
                     CHECK(few == single);
@@ -242,7 +243,8 @@ TEST_CASE("a result depends neither on how many rows are given nor on the range 
                                        all.run};
                 table[id].matmul_i8(w.data(), row_bytes, begin, end, part, y, ldy);
             } else {
-                table[id].matmul_f32(w.data(), row_bytes, begin, end, x.data() + row * k, count, k, y, ldy);
+                table[id].matmul_f32(w.data(), row_bytes, begin, end, {x.data() + row * k, k, count, k}, y,
+                                     ldy);
             }
         };
         for (bool int8 : {false, true}) {
@@ -281,8 +283,8 @@ TEST_CASE("nothing is read past the weights or the activations, at any address, 
             const GuardedBytes w(random_bytes(static_cast<size_t>(n * row_bytes), rng));
             const GuardedBytes floats(std::vector<uint8_t>(static_cast<size_t>(rows * k * 4)));
             float y[9];
-            table[id].matmul_f32(w.data(), row_bytes, 0, n, reinterpret_cast<const float*>(floats.data()),
-                                 rows, k, y, n);
+            table[id].matmul_f32(w.data(), row_bytes, 0, n,
+                                 {reinterpret_cast<const float*>(floats.data()), k, rows, k}, y, n);
             if (format_info(id).is_float()) continue;
             GuardedBytes q(std::vector<uint8_t>(static_cast<size_t>(rows * k)));
             const int run = activation_run(format_info(id));
