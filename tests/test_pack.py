@@ -29,7 +29,7 @@ def test_products_are_those_of_the_tensor_whatever_it_was_packed_for(name: str) 
             np.testing.assert_array_equal(p.unpack().data, w.data)
             for isa in bq.available_isas():
                 bq.set_isa(isa)
-                for count in (1, 2, 3, 4, 5, 8, 12, 16, 17, 30):
+                for count in (1, 2, 3, 4, 5, 8, 12, 16, 17, 30, 49, 97):
                     np.testing.assert_allclose(bq.matmul(rows[:count], p), bq.matmul(rows[:count], w), 0, bound)
                 np.testing.assert_array_equal(bq.matmul(rows[:4], p)[3], bq.matmul(rows[3], p))
                 for count in (4, 30):
@@ -83,7 +83,7 @@ def test_rows_say_what_pays() -> None:
     for isa in bq.available_isas():
         bq.set_isa(isa)
         # A single row of 8-bit weights is bound by memory however they lie, and many rows take panels.
-        for rows in (1, 17, 512):
+        for rows in (1, 97, 512):
             p = bq.pack(w, rows=rows)
             assert "strips" not in repr(p)
             assert np.shares_memory(p.unpack().data, w.data)

@@ -212,7 +212,8 @@ struct Product {
         const ActivationLayout layout = ActivationLayout::of(m, w.k, activation_run(*w.format));
         const StripKernels& strips = strip_kernels(table);
         const MatmulStrips of_strips = strips.lanes == w.lanes ? strips[w.format->id] : nullptr;
-        choose_panels(kernel.matmul_panels != nullptr, of_strips ? kStripPanelRows : kPanelRows);
+        choose_panels(kernel.matmul_panels != nullptr,
+                      of_strips ? strips.panel_rows(w.format->id) : kPanelRows);
         const bool transposed = of_strips != nullptr && any_few() && strip_layout(w.format->id).transposed;
         Sizes sizes;
         const int64_t quantized = sizes.add(layout.bytes);
@@ -277,7 +278,7 @@ void convert_strips(const WeightMatrix& w, int lanes, uint8_t* out, int threads,
 int best_lanes(const KernelTable& table, FormatId id, int64_t activation_rows) {
     const StripKernels& strips = strip_kernels(table);
     const bool gains = activation_rows > 1 || !strips.only_for_more_rows[static_cast<int>(id)];
-    return strips[id] != nullptr && gains && activation_rows < kStripPanelRows ? strips.lanes : 0;
+    return strips[id] != nullptr && gains && activation_rows < strips.panel_rows(id) ? strips.lanes : 0;
 }
 
 void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads) {

@@ -27,14 +27,13 @@ void take_apart(const WeightMatrix& w, uint8_t* out, int threads);
 // holds m indices below w.experts. Activations are quantized to int8, or with `exact` and for float weights
 // stay floats (bfloat16 weights on a CPU that multiplies them: rounded to bfloat16, unless `exact`). The
 // result depends on neither the thread count nor which other rows there are, but on whether at least
-// kPanelRows rows take the same matrix (kStripPanelRows where there are kernels for the strips of w; for
-// float weights as its kernels say): then additions are in another order. k is a multiple of the block size.
-// Throws std::bad_alloc.
+// kPanelRows rows take the same matrix (as many as StripKernels says where there are kernels for the strips
+// of w; for float weights as its kernels say): then additions are in another order. k is a multiple of the
+// block size. Throws std::bad_alloc.
 void multiply(const KernelTable& table, const WeightMatrix& w, const float* x, int64_t m,
               const int32_t* expert, float* y, int threads, bool exact);
 
 // From this many activation rows on, weights are unpacked into panels first.
 inline constexpr int64_t kPanelRows = 5;
-inline constexpr int64_t kStripPanelRows = 17;
 
 }  // namespace bq

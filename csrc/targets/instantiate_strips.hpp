@@ -17,6 +17,11 @@ void only_for_more_rows(StripKernels& kernels) {
     ((kernels.only_for_more_rows[static_cast<int>(ids)] = true), ...);
 }
 
+template <int kRows, FormatId... ids>
+void panels_from(StripKernels& kernels) {
+    ((kernels.panels_from[static_cast<int>(ids)] = kRows), ...);
+}
+
 // Of the formats whose integers are fields of bits or entries of a table of sixteen.
 template <class V>
 void fill_plain_strips(StripKernels& kernels) {

@@ -19,9 +19,15 @@ struct StripKernels {
     MatmulStrips formats[kFormatIdLimit] = {};
     // Where memory binds a single activation row either way, and rows of blocks are read a little faster.
     bool only_for_more_rows[kFormatIdLimit] = {};
+    // From this many activation rows on, panels are faster, although they put rows together again; 0: 17.
+    uint8_t panels_from[kFormatIdLimit] = {};
     TransposeActivations transpose = nullptr;
 
     MatmulStrips operator[](FormatId id) const { return formats[static_cast<int>(id)]; }
+    int64_t panel_rows(FormatId id) const {
+        const int from = panels_from[static_cast<int>(id)];
+        return from > 0 ? from : 17;
+    }
 };
 
 // Of a table of available_kernels().

@@ -6,4 +6,6 @@
 void bq::fill_vbmi_strips(StripKernels& kernels) {
     using enum FormatId;
     fill_strips_of<StripVbmi, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, TQ1_0>(kernels);
+    panels_from<33, IQ2_XXS, IQ2_XS>(kernels);
+    panels_from<65, IQ3_XXS, IQ3_S>(kernels);
 }
