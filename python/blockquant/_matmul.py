@@ -113,9 +113,9 @@ def matmul(
         experts: for each row of x the index of its matrix in w, integers [...] in 0..E-1 (mixture of experts).
 
     Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Five
-    and more rows of x with the same matrix (17 to 97 and more with a PackedWeight in strips, by format) are summed in another order
-    than fewer: results then differ in the last bits (within 1e-5 of the largest product), but not with what other
-    rows there are.
+    and more rows of x with the same matrix (with a PackedWeight in strips 17 to 97 and more, by format) are summed in
+    another order than fewer: results then differ in the last bits (within 1e-5 of the largest product), but not with
+    what other rows there are.
     """
     if experts is None and (type(w) is QuantizedTensor or type(w) is PackedWeight):
         # What needs no conversion and fits goes straight to the core; the rest is told apart below.
