@@ -113,15 +113,18 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
                 next = nullptr;  // it is on its way
             };
             int64_t r = first;
-            for (; r + kMost <= last; r += kMost) some(Index<kMost>{}, r);
-            if constexpr (kMost > 4)
-                for (; r + 4 <= last; r += 4) some(Index<4>{}, r);
-            for (; r + 2 <= last; r += 2) some(Index<2>{}, r);
+            if constexpr (decltype(weights)::value != 2) {
+                for (; r + kMost <= last; r += kMost) some(Index<kMost>{}, r);
+                if constexpr (kMost > 4)
+                    for (; r + 4 <= last; r += 4) some(Index<4>{}, r);
+                for (; r + 2 <= last; r += 2) some(Index<2>{}, r);
+            }
             if (r < last) some(Index<1>{}, r);
         };
         int64_t n = begin;
-        if (O::kOfOne == 2 && x.rows == 1)
-            for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
+        if constexpr (O::kOfOne == 2)
+            if (x.rows == 1)
+                for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
         for (; n + 4 <= end; n += 4) group(Index<4>{}, n);
         for (; n < end; ++n) group(Index<1>{}, n);
     }
