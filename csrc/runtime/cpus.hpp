@@ -16,6 +16,7 @@ namespace bq {
 // of them, which takes it milliseconds, more than most products do: it moves itself.
 class Cpus {
   public:
+    static constexpr int kCpus = 1024;  // more are left where they are
     // Notes the CPU of the calling thread; false if it was noted before.
     bool take() {
 #if defined(__linux__)
@@ -45,7 +46,6 @@ class Cpus {
     bool taken(int cpu) { return (word(cpu).load(std::memory_order_relaxed) & bit(cpu)) != 0; }
 
   private:
-    static constexpr int kCpus = 1024;
     std::atomic<uint64_t>& word(int cpu) { return taken_[static_cast<size_t>(cpu / 64)]; }
     static uint64_t bit(int cpu) { return uint64_t{1} << cpu % 64; }
 

@@ -12,7 +12,7 @@
 //   dots                   kSteps vectors of weights 0..kTop with 4 * kSteps activations, added on
 //   dot_pair               two words of 16 bits with two sums, added on
 //   kLeavesPlaces          dots takes any weights in eight bits
-//   kOutrunsMemory<id>     unpacking is so fast that memory binds one activation row by far
+//   outruns_memory         unpacking is so fast that memory binds one activation row by far
 #pragma once
 
 #include "formats/format.hpp"
@@ -22,30 +22,6 @@
 namespace bq {
 namespace {
 
-// The formats whose integers take so few instructions that memory binds by far.
-constexpr bool outruns_memory(FormatId id) {
-    switch (id) {
-        using enum FormatId;
-        case Q4_0:
-        case Q4_1:
-        case Q5_0:
-        case Q5_1:
-        case Q2_K:
-        case Q4_K:
-        case Q5_K:
-        case Q6_K:
-        case IQ4_NL:
-        case IQ4_XS:
-        case TQ2_0:
-        case MXFP4:
-        case NVFP4:
-        case Q2_0:
-            return true;
-        default:
-            return false;
-    }
-}
-
 struct StripAvx512 {
     using Bytes = __m512i;
     using Ints = __m512i;
@@ -53,8 +29,28 @@ struct StripAvx512 {
     static constexpr int kLanes = 16;
     // Weights of eight signed bits are raised by 128; fields of two bits need not be shifted down.
     static constexpr bool kRaised = true, kLeavesPlaces = true;
-    template <FormatId id>
-    static constexpr bool kOutrunsMemory = outruns_memory(id);
+    static constexpr bool outruns_memory(FormatId id) {
+        switch (id) {
+            using enum FormatId;
+            case Q4_0:
+            case Q4_1:
+            case Q5_0:
+            case Q5_1:
+            case Q2_K:
+            case Q4_K:
+            case Q5_K:
+            case Q6_K:
+            case IQ4_NL:
+            case IQ4_XS:
+            case TQ2_0:
+            case MXFP4:
+            case NVFP4:
+            case Q2_0:
+                return true;
+            default:
+                return false;
+        }
+    }
 
     static BQ_INLINE Bytes load(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static BQ_INLINE Bytes splat(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }

@@ -77,7 +77,7 @@ TEST_CASE("many small jobs, also with pauses in which the workers go to sleep") 
 TEST_CASE("a thread moves to the CPU that is left, and may use the same ones afterwards") {
     cpu_set_t allowed, left;
     REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
-    const int count = std::min<int>(CPU_SETSIZE, 1024);
+    const int count = std::min<int>(CPU_SETSIZE, Cpus::kCpus);
     for (int last = 0; last < count; ++last) {
         if (!CPU_ISSET(last, &allowed)) continue;
         Cpus cpus;
@@ -103,7 +103,7 @@ TEST_CASE("a thread that is alone on its CPU stays there") {
     Cpus cpus;
     cpus.spread();
     CHECK(cpus.taken(here));
-    for (int cpu = 0; cpu < 1024; ++cpu)
+    for (int cpu = 0; cpu < Cpus::kCpus; ++cpu)
         if (cpu != here) CHECK_FALSE(cpus.taken(cpu));
     CHECK(sched_setaffinity(0, sizeof allowed, &allowed) == 0);
 }
