@@ -8,22 +8,81 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace bq {
 
-// A worker that wakes up where another thread of its job runs would share that CPU until the system moves one
-// of them, which takes it milliseconds, more than most products do: it moves itself.
+constexpr int kCpus = 1024;  // threads are left where they are on CPUs beyond these
+
+// A thread that sleeps until another one needs it at the same time. The system likes to wake it up on the CPU
+// of the other one, where it waits in the queue until it is moved: for milliseconds, more than most products
+// take. While it sleeps, that CPU is none of its own.
+class Sleeper {
+  public:
+    // By the thread itself, before and after it sleeps.
+    void fall_asleep() {
+#if defined(__linux__)
+        if (thread_ == 0) thread_ = static_cast<pid_t>(syscall(SYS_gettid));
+        asleep_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
+        current_ = allowed_;
+        avoided_ = -1;
+#endif
+    }
+    void wake_up() {
+#if defined(__linux__)
+        if (asleep_ && avoided_ >= 0) set(allowed_);
+        asleep_ = false;
+#endif
+    }
+    // By any thread, in between: it will not wake up on `cpu`, if there is another that it may use.
+    void avoid(int cpu) {
+#if defined(__linux__)
+        if (!asleep_ || cpu == avoided_ || cpu < 0 || cpu >= kCpus) return;
+        cpu_set_t others = allowed_;
+        CPU_CLR(cpu, &others);
+        if (set(others)) avoided_ = cpu;
+#else
+        static_cast<void>(cpu);
+#endif
+    }
+
+  private:
+#if defined(__linux__)
+    // Fails for an empty set, and where somebody else has changed it since.
+    bool set(const cpu_set_t& cpus) {
+        cpu_set_t now;
+        if (sched_getaffinity(thread_, sizeof now, &now) != 0 || !CPU_EQUAL(&now, &current_)) return false;
+        if (sched_setaffinity(thread_, sizeof cpus, &cpus) != 0) return false;
+        current_ = cpus;
+        return true;
+    }
+
+    pid_t thread_ = 0;
+    bool asleep_ = false;
+    int avoided_ = -1;
+    cpu_set_t allowed_, current_;
+#endif
+};
+
+// The CPU of the calling thread, -1 if that is not known.
+inline int current_cpu() {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+// A worker that runs where another thread of its job does moves itself, as the system would do in
+// milliseconds.
 class Cpus {
   public:
-    static constexpr int kCpus = 1024;  // more are left where they are
     // Notes the CPU of the calling thread; false if it was noted before.
     bool take() {
-#if defined(__linux__)
-        const int cpu = sched_getcpu();
-        if (cpu >= 0 && cpu < kCpus) return take(cpu);
-#endif
-        return true;
+        const int cpu = current_cpu();
+        return cpu < 0 || cpu >= kCpus || take(cpu);
     }
     // Notes the CPU of the calling thread, after moving the thread to another one if it was noted before and
     // one that the thread may use was not. The CPUs that the thread may use stay what they were.

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
+#include <span>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -71,11 +72,16 @@ class Pool {
         std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
         if (!owner) return false;
         start_workers(job.helpers);
-        job.cpus.take();
+        const int cpu = current_cpu();
+        caller_cpu_.store(cpu, std::memory_order_relaxed);
+        if (cpu >= 0 && cpu < kCpus) job.cpus.take(cpu);
         job_ = &job;
         open_.store(++generation_);
         if (sleepers_.load() > 0) {
             const std::lock_guard<std::mutex> lock(mutex_);
+            const size_t helpers = std::min(asleep_.size(), static_cast<size_t>(job.helpers));
+            for (Sleeper* sleeper : std::span(asleep_).first(helpers))
+                if (sleeper != nullptr) sleeper->avoid(cpu);
             wake_.notify_all();
         }
         job.run();
@@ -103,6 +109,8 @@ class Pool {
     }
 
     void work(int index) {
+        const size_t place = static_cast<size_t>(index);
+        Sleeper self;
         uint64_t seen = 0;
         for (;;) {
             uint64_t generation = open_.load();
@@ -112,12 +120,18 @@ class Pool {
             }
             if (generation == 0 || generation == seen) {
                 std::unique_lock<std::mutex> lock(mutex_);
+                if (asleep_.size() <= place) asleep_.resize(place + 1);
+                asleep_[place] = &self;
+                self.fall_asleep();
+                self.avoid(caller_cpu_.load(std::memory_order_relaxed));
                 sleepers_.fetch_add(1);
                 wake_.wait(lock, [&] {
                     generation = open_.load();
                     return generation != 0 && generation != seen;
                 });
                 sleepers_.fetch_sub(1);
+                asleep_[place] = nullptr;
+                self.wake_up();
             }
             active_.fetch_add(1);
             const uint64_t now = open_.load();
@@ -136,11 +150,13 @@ class Pool {
     int workers_ = 0;
     Job* job_ = nullptr;
     uint64_t generation_ = 0;
-    std::atomic<uint64_t> open_{0};  // generation of the job that workers may join, or 0
-    std::atomic<int> active_{0};     // workers that may be looking at the job
+    std::atomic<uint64_t> open_{0};    // generation of the job that workers may join, or 0
+    std::atomic<int> active_{0};       // workers that may be looking at the job
+    std::atomic<int> caller_cpu_{-1};  // where the last job was begun
     std::mutex mutex_;
     std::condition_variable wake_;
     std::atomic<int> sleepers_{0};
+    std::vector<Sleeper*> asleep_;  // by worker, nullptr if it is awake; under mutex_
 };
 
 std::atomic<Pool*> current_pool{nullptr};

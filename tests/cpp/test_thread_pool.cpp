@@ -77,7 +77,7 @@ TEST_CASE("many small jobs, also with pauses in which the workers go to sleep") 
 TEST_CASE("a thread moves to the CPU that is left, and may use the same ones afterwards") {
     cpu_set_t allowed, left;
     REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
-    const int count = std::min<int>(CPU_SETSIZE, Cpus::kCpus);
+    const int count = std::min<int>(CPU_SETSIZE, kCpus);
     for (int last = 0; last < count; ++last) {
         if (!CPU_ISSET(last, &allowed)) continue;
         Cpus cpus;
@@ -93,6 +93,60 @@ TEST_CASE("a thread moves to the CPU that is left, and may use the same ones aft
     }
 }
 
+TEST_CASE("a sleeper avoids one CPU at a time, if it may use another, and none when it is awake") {
+    cpu_set_t allowed, now, one;
+    REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+    const int count = std::min<int>(CPU_SETSIZE, kCpus);
+    Sleeper sleeper;
+    sleeper.avoid(0);  // it is awake
+    REQUIRE(sched_getaffinity(0, sizeof now, &now) == 0);
+    CHECK(CPU_EQUAL(&now, &allowed));
+    for (int repeat = 0; repeat < 2; ++repeat) {
+        sleeper.fall_asleep();
+        for (int cpu : {-1, kCpus}) sleeper.avoid(cpu);
+        REQUIRE(sched_getaffinity(0, sizeof now, &now) == 0);
+        CHECK(CPU_EQUAL(&now, &allowed));
+        for (int cpu = 0; cpu < count; ++cpu) {
+            if (!CPU_ISSET(cpu, &allowed)) continue;
+            std::thread([&] { sleeper.avoid(cpu); }).join();
+            REQUIRE(sched_getaffinity(0, sizeof now, &now) == 0);
+            cpu_set_t expected = allowed;
+            if (CPU_COUNT(&allowed) > 1) CPU_CLR(cpu, &expected);
+            CHECK(CPU_EQUAL(&now, &expected));
+        }
+        sleeper.wake_up();
+        REQUIRE(sched_getaffinity(0, sizeof now, &now) == 0);
+        CHECK(CPU_EQUAL(&now, &allowed));
+        // What somebody else chose while it slept stays: here the CPU that it avoided and no other.
+        const int here = sched_getcpu();
+        CPU_ZERO(&one);
+        CPU_SET(here, &one);
+        sleeper.fall_asleep();
+        sleeper.avoid(here);
+        REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+        for (int cpu = 0; cpu < count; ++cpu) sleeper.avoid(cpu);
+        sleeper.wake_up();
+        REQUIRE(sched_getaffinity(0, sizeof now, &now) == 0);
+        CHECK(CPU_EQUAL(&now, &one));
+        CHECK(sched_setaffinity(0, sizeof allowed, &allowed) == 0);
+    }
+}
+
+TEST_CASE("threads of a job may use the CPUs of its caller, however often they slept") {
+    cpu_set_t allowed;
+    REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+    std::atomic<int> different{0};
+    for (int repeat = 0; repeat < 20; ++repeat) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        parallel_for(64, 1, 3, [&](int64_t, int64_t) {
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+            cpu_set_t now;
+            if (sched_getaffinity(0, sizeof now, &now) != 0 || !CPU_EQUAL(&now, &allowed)) ++different;
+        });
+    }
+    CHECK(different == 0);
+}
+
 TEST_CASE("a thread that is alone on its CPU stays there") {
     cpu_set_t allowed, one;
     REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
@@ -103,7 +157,7 @@ TEST_CASE("a thread that is alone on its CPU stays there") {
     Cpus cpus;
     cpus.spread();
     CHECK(cpus.taken(here));
-    for (int cpu = 0; cpu < Cpus::kCpus; ++cpu)
+    for (int cpu = 0; cpu < kCpus; ++cpu)
         if (cpu != here) CHECK_FALSE(cpus.taken(cpu));
     CHECK(sched_setaffinity(0, sizeof allowed, &allowed) == 0);
 }
