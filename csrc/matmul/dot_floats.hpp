@@ -10,7 +10,10 @@ namespace bq {
 namespace {
 
 // What a kind of weights brings: Input, the type of the activations; kStep elements at a time, of kBytes each
-// in the weights; Values of weights and of activations, and Sum.
+// in the weights; Values of weights and of activations, and Sum. For one activation row, which the memory
+// alone decides, kOfOne weight rows at a time: measured, mostly as many as their chains of additions let take
+// some 8 bytes a cycle, the speed of the memory. Faster ones run ahead, and take the places of lines that are
+// asked for.
 template <class S, FormatId id>
 struct FloatOperands {
     using Input = float;
@@ -18,9 +21,7 @@ struct FloatOperands {
     using Sum = typename S::Wide;
     static constexpr int kStep = S::kWide, kBytes = id == FormatId::F32 ? 4 : 2;
     static constexpr bool kManyRegisters = S::kWide == 16;
-    // Weight rows at a time for one activation row, which the memory alone decides: rows that lie side by
-    // side are streams of their own, and with float16 two of them come faster than four.
-    static constexpr int kOfOne = id == FormatId::F16 ? 2 : 4;
+    static constexpr int kOfOne = kStep * kBytes >= 64 ? 4 : kStep * kBytes >= 32 ? 1 : 2;
     static BQ_INLINE Values weights(const uint8_t* p) { return load_floats<S, id>(p); }
     static BQ_INLINE Values inputs(const float* p) { return S::load_f32(p); }
     static BQ_INLINE Sum zero() { return S::wide_zero(); }
@@ -48,7 +49,7 @@ struct FloatTile {
         }
     }
 
-    // Elements from `at` on. `next` is asked for, piece by piece, if there is one.
+    // Elements from `at` on. `next`, weights to come, is asked for piece by piece, if there is one.
     BQ_INLINE void part(const uint8_t* w, int64_t stride, int64_t at, int64_t end, const uint8_t* next) {
         Sum sum[kWeights][kRows];
         for (int v = 0; v < kWeights; ++v)
@@ -98,11 +99,14 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
                                const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     constexpr int64_t kTile = 48;
     constexpr int kMost = O::kManyRegisters ? 6 : 4;
+    constexpr int64_t kAhead = O::kManyRegisters ? 6 << 10 : 8 << 10;
     for (int64_t first = 0; first < x.rows; first += kTile) {
         const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;
         // `weights` rows from n on; as many at a time as the registers hold sums of.
         const auto group = [&](auto weights, int64_t n) BQ_INLINE_LAMBDA {
-            const uint8_t* next = w + (n + weights) * w_row_bytes;
+            // Rows that are read side by side need all of themselves ahead.
+            const int64_t bytes = weights * w_row_bytes;
+            const uint8_t* next = w + n * w_row_bytes + (weights == 1 || bytes < kAhead ? kAhead : bytes);
             const auto some = [&](auto count, int64_t r) BQ_INLINE_LAMBDA {
                 constexpr int kRows = decltype(count)::value, kGiven = decltype(weights)::value;
                 constexpr int kTogether = !O::kManyRegisters && kRows > 2 && kGiven > 2 ? 2 : kGiven;
@@ -122,10 +126,12 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
             if (r < last) some(Index<1>{}, r);
         };
         int64_t n = begin;
-        if constexpr (O::kOfOne == 2)
-            if (x.rows == 1)
+        if (O::kOfOne < 4 && x.rows == 1) {
+            if constexpr (O::kOfOne == 2)
                 for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
-        for (; n + 4 <= end; n += 4) group(Index<4>{}, n);
+        } else {
+            for (; n + 4 <= end; n += 4) group(Index<4>{}, n);
+        }
         for (; n < end; ++n) group(Index<1>{}, n);
     }
 }
