@@ -8,6 +8,10 @@
 namespace bq {
 namespace {
 
+// How far ahead, in bytes, weights are asked for: the CPU's own prefetching is late for short rows, and sees
+// no stream in several at a time.
+inline constexpr int64_t kBytesAhead = 8 << 10;
+
 // The first kCount of 8 floats, then zeros; reads no further.
 template <class S, int kCount>
 BQ_INLINE typename S::Floats load_first(const float* p) {
@@ -121,16 +125,13 @@ struct RowDot {
 
     BQ_INLINE void row(const uint8_t* w, int64_t stride, int64_t k, float* y, int64_t ldy) {
         constexpr int kGroup = 256 / Form::elements;
-        // Several short rows at a time look like no stream to the CPU: while these are read, the next ones
-        // are asked for, which lie right behind them.
-        const uint8_t* next = w + kWeights * stride;
+        constexpr int kBytes = kWeights * kGroup * Form::bytes;
+        const uint8_t* next =
+            w + (kWeights > 1 && kWeights * stride > kBytesAhead ? kWeights * stride : kBytesAhead);
         int64_t at = 0;
         for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) {
-            if constexpr (kWeights > 1) {
-                constexpr int kBytes = kWeights * kGroup * Form::bytes;
-                prefetch<kBytes>(next);
-                next += kBytes;
-            }
+            prefetch<kBytes>(next);
+            next += kBytes;
             step<kGroup>(w, stride, at);
         }
         if constexpr (kGroup > 1)
@@ -143,14 +144,13 @@ struct RowDot {
 // Activation rows that stay in the level-2 cache while the weight rows pass once.
 inline constexpr int64_t kRowTile = 32;
 
-// body(row, weights, rows, r, n) for groups of up to kTogether weight rows from n on, which start at `row`,
-// and of 4, 2 and 1 activation rows from r on; weights and rows are Indexes, and weights times rows is at
-// most kTogether (but 4 rows always go together). Tiles of activation rows stay in the cache while the weight
+// body(row, weights, rows, r, n) for groups of weight rows from n on, which start at `row`, and of 4, 2 and 1
+// activation rows from r on; weights and rows are Indexes. One activation row meets kWithOne weight rows at a
+// time, two of them kWithTwo, four of them one. Tiles of activation rows stay in the cache while the weight
 // rows pass.
-template <int64_t kTile, int kTogether, class Body>
+template <int64_t kTile, int kWithOne, int kWithTwo, class Body>
 BQ_INLINE void each_row_group(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, int64_t rows,
                               Body&& body) {
-    constexpr int kWithOne = kTogether, kWithTwo = kTogether > 1 ? kTogether / 2 : 1;
     const auto pass = [&](auto weights, auto count, int64_t r, int64_t from) BQ_INLINE_LAMBDA {
         for (; from + weights <= end; from += weights) body(w + from * w_row_bytes, weights, count, r, from);
         return from;
@@ -180,7 +180,8 @@ BQ_INLINE void each_row_group(const uint8_t* w, int64_t w_row_bytes, int64_t beg
 template <class S, FormatId id>
 void matmul_i8(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const Activations& x,
                float* y, int64_t ldy) {
-    each_row_group<kRowTile, 4>(
+    // Where little is to be unpacked, memory binds, which serves fewer streams better.
+    each_row_group<kRowTile, id == FormatId::Q8_0 ? 2 : 4, 2>(
         w, w_row_bytes, begin, end, x.rows,
         [&](const uint8_t* row, auto weights, auto rows, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
             RowDot<S, id, decltype(rows)::value, decltype(weights)::value>(x, r).row(row, w_row_bytes, x.k,

@@ -71,6 +71,7 @@ struct BlockDot {
         const int64_t blocks = k / 256;
         int64_t i = 0;
         for (; i + kTogether <= blocks; i += kTogether, w += kTogether * Form::bytes) {
+            prefetch<kTogether * Form::bytes>(w + kBytesAhead);
             const typename Dot::Opened opened(w, w + (kTogether - 1) * Form::bytes);
             for (int j = 0; j < kTogether; ++j) block(opened, j, w + j * Form::bytes, i + j);
         }
@@ -82,7 +83,7 @@ struct BlockDot {
 template <class B, FormatId id>
 void matmul_blocks(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const Activations& x,
                    float* y, int64_t ldy) {
-    each_row_group<kRowTile, 1>(
+    each_row_group<kRowTile, 1, 1>(
         w, w_row_bytes, begin, end, x.rows,
         [&](const uint8_t* row, auto, auto rows, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
             BlockDot<B, id, decltype(rows)::value>(x, r).row(row, x.k, y + r * ldy + n, ldy);

@@ -59,7 +59,7 @@ struct RowDotF32 {
 template <class S, FormatId id>
 void matmul_f32(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const FloatRows<float>& x,
                 float* y, int64_t ldy) {
-    each_row_group<kRowTile, 1>(
+    each_row_group<kRowTile, 1, 1>(
         w, w_row_bytes, begin, end, x.rows,
         [&](const uint8_t* row, auto, auto count, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
             RowDotF32<S, id, decltype(count)::value>(x, r).row(row, x.k, y + r * ldy + n, ldy);
