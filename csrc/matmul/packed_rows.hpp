@@ -43,6 +43,8 @@ void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, 
 // The same rounded to bfloat16, for matmul_bf16_panels: out.x points at words of two consecutive elements,
 // [ceil(k / 2)][row of tile], the first in the lower half; behind an odd k comes a zero.
 int64_t packed_bf16_bytes(int64_t rows, int64_t k, int tile_rows);
-void pack_bf16_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out);
+// `round` writes k floats as bfloat16.
+void pack_bf16_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out,
+                    void (*round)(const uint8_t* floats, uint16_t* to, int64_t k));
 
 }  // namespace bq

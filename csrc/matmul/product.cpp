@@ -160,6 +160,7 @@ struct Product {
         const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
         choose_panels(panels != nullptr, rounds ? kernel.bf16_panels_from : kernel.float_panels_from);
         Sizes sizes;
+        const auto round = table[FormatId::F32].decode_bf16;
         const bool few = any_few(), rounds_few = rounds && few;
         // Rows of activations that lie a multiple of 4 KiB apart, from each other and often from the weights,
         // would meet in the same few places of the level-1 cache: copies lie a cache line further apart.
@@ -180,16 +181,18 @@ struct Product {
                     if (copies_few)
                         std::copy_n(x + r * w.k, w.k, copied + r * stride);
                     else
-                        table[FormatId::F32].decode_bf16(reinterpret_cast<const uint8_t*>(x + r * w.k),
-                                                         rounded + r * stride, w.k);
+                        round(reinterpret_cast<const uint8_t*>(x + r * w.k), rounded + r * stride, w.k);
             });
         const float* const floats = copies_few ? copied : x;
         const auto packed = [&](const Segment& s) {
             return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
         };
         pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
-            const auto pack = rounds ? pack_bf16_rows : pack_float_rows;
-            pack(x + s.first * w.k, begin, end, shape.tile_rows, packed(s));
+            const float* const from = x + s.first * w.k;
+            if (rounds)
+                pack_bf16_rows(from, begin, end, shape.tile_rows, packed(s), round);
+            else
+                pack_float_rows(from, begin, end, shape.tile_rows, packed(s));
         });
         const auto multiply = [&](const Segment& s, int64_t begin, int64_t end) {
             each_rows(s, begin, end, shape, [&](const uint8_t* rows, int64_t count, int64_t n) {

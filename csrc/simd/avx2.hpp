@@ -308,10 +308,15 @@ struct Avx2 {
     }
 
     // ---- activations
+    template <int kCount>
     static BQ_INLINE uint32_t max_magnitude_bits(const float* x) {
         const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
         __m256i m = _mm256_setzero_si256();
-        for (int i = 0; i < 4; ++i) m = _mm256_max_epu32(m, _mm256_and_si256(load(x + 8 * i), magnitude));
+        for (int i = 0; i < kCount / 8; ++i)
+            m = _mm256_max_epu32(m, _mm256_and_si256(load(x + 8 * i), magnitude));
+        return largest(m);
+    }
+    static BQ_INLINE uint32_t largest(__m256i m) {
         __m128i h = _mm_max_epu32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
         h = _mm_max_epu32(h, _mm_shuffle_epi32(h, 0x4e));
         h = _mm_max_epu32(h, _mm_shuffle_epi32(h, 0xb1));

@@ -40,6 +40,30 @@ struct Avx512 : Avx2 {
         return _mm256_add_epi16(_mm256_mullo_epi16(_mm256_sub_epi16(a, splat(offset)), each), splat(bias));
     }
 
+    // ---- activations
+    template <int kCount>
+    static BQ_INLINE uint32_t max_magnitude_bits(const float* x) {
+        const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+        __m512i m = _mm512_setzero_si512();
+        for (int i = 0; i < kCount / 16; ++i)
+            m = _mm512_max_epu32(m, _mm512_and_si512(_mm512_loadu_si512(x + 16 * i), magnitude));
+        return largest(_mm256_max_epu32(_mm512_castsi512_si256(m), _mm512_extracti64x4_epi64(m, 1)));
+    }
+    static BQ_INLINE HalfSums round_to_bytes(const float* x, float factor, int8_t* q) {
+        __m128i half[2];
+        for (int i = 0; i < 2; ++i) {
+            const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), _mm512_set1_ps(factor));
+            half[i] = _mm512_cvtepi32_epi8(
+                _mm512_cvt_roundps_epi32(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        }
+        const __m256i bytes = _mm256_set_m128i(half[1], half[0]);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
+        __m256i sums = dot_unsigned(_mm256_set1_epi8(1), bytes);
+        sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4e));
+        sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xb1));
+        return {_mm256_cvtsi256_si32(sums), _mm_cvtsi128_si32(_mm256_extracti128_si256(sums, 1))};
+    }
+
     // ---- decoded values
     using Avx2::add;
     using Avx2::mul;

@@ -236,9 +236,10 @@ struct Neon {
     }
 
     // ---- activations
+    template <int kCount>
     static BQ_INLINE uint32_t max_magnitude_bits(const float* x) {
         uint32x4_t m = vdupq_n_u32(0);
-        for (int i = 0; i < 8; ++i)
+        for (int i = 0; i < kCount / 4; ++i)
             m = vmaxq_u32(m, vandq_u32(vreinterpretq_u32_f32(vld1q_f32(x + 4 * i)), vdupq_n_u32(0x7fffffff)));
         return vmaxvq_u32(m);
     }

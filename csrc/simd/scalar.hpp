@@ -267,10 +267,11 @@ struct Scalar {
     }
 
     // ---- activations
-    // The largest |x| of 32 floats: as bits, so that a NaN counts as larger than infinity.
+    // The largest |x| of kCount floats: as bits, so that a NaN counts as larger than infinity.
+    template <int kCount>
     static inline uint32_t max_magnitude_bits(const float* x) {
         uint32_t m = 0;
-        for (int i = 0; i < 32; ++i) {
+        for (int i = 0; i < kCount; ++i) {
             const uint32_t bits = bits_as<uint32_t>(x[i]) & 0x7fffffffu;
             m = bits > m ? bits : m;
         }

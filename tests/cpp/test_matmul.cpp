@@ -172,6 +172,14 @@ TEST_CASE("products of many rows with float activations are the float64 products
     });
 }
 
+static void round_floats(const uint8_t* floats, uint16_t* to, int64_t k) {
+    for (int64_t i = 0; i < k; ++i) {
+        float x;
+        memcpy(&x, floats + 4 * i, 4);
+        to[i] = f32_to_bf16(x);
+    }
+}
+
 TEST_CASE("products of bfloat16 weights and activations are the float64 products") {
     for (const KernelTable* table : matmul_kernels()) {
         const FormatKernels& kernels = (*table)[FormatId::BF16];
@@ -186,7 +194,7 @@ TEST_CASE("products of bfloat16 weights and activations are the float64 products
                     std::vector<uint8_t> storage(
                         static_cast<size_t>(packed_bf16_bytes(rows, k, shape.tile_rows)));
                     const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
-                    pack_bf16_rows(x.data(), 0, rows, shape.tile_rows, packed);
+                    pack_bf16_rows(x.data(), 0, rows, shape.tile_rows, packed, round_floats);
                     std::vector<uint16_t> rounded(x.size());
                     for (size_t i = 0; i < x.size(); ++i) {
                         rounded[i] = f32_to_bf16(x[i]);

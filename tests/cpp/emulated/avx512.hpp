@@ -81,6 +81,16 @@ static inline __m512i bq_emulated_cvttps_epi32(__m512 a) {
 #undef _mm512_cvttps_epi32
 #define _mm512_cvttps_epi32(a) bq_emulated_cvttps_epi32(a)
 
+// To nearest even, the only rounding that is asked for.
+static inline __m512i bq_emulated_cvt_roundps_epi32(__m512 a) {
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    const __m256i low = _mm256_cvtps_epi32(_mm256_round_ps(simde_mm512_castps512_ps256(a), kNearest));
+    const __m256i high = _mm256_cvtps_epi32(_mm256_round_ps(bq_emulated_upper<__m256>(a), kNearest));
+    return simde_mm512_inserti32x8(simde_mm512_castsi256_si512(low), high, 1);
+}
+#undef _mm512_cvt_roundps_epi32
+#define _mm512_cvt_roundps_epi32(a, rounding) bq_emulated_cvt_roundps_epi32(a)
+
 static inline void bq_emulated_stream_ps(float* p, __m512 a) {
     _mm256_stream_ps(p, simde_mm512_castps512_ps256(a));
     _mm256_stream_ps(p + 8, bq_emulated_upper<__m256>(a));
