@@ -29,7 +29,7 @@ from bandwidth import read
 from ggml_native import Ggml, Weights
 from ik_native import Ik
 from peak import peaks
-from timing import Call, Choices, bar_chart, cell, in_turn, option_parser, parse, record, table, where
+from timing import Call, Choices, bar_chart, cell, in_turn, need_matplotlib, option_parser, parse, record, table, where
 
 # Layers, and for each of their matrices [N, K] how many a layer has: attention query and output, key and value,
 # feed-forward gate and up, and down.
@@ -159,10 +159,8 @@ def operations(name: str, k: int, m: int, figure: float) -> tuple[float, float]:
 
 def draw_roofline(path: str, points: dict[str, list[tuple[float, float]]], roofs: dict[str, float]) -> None:
     """Points of each format below the roofs: bytes read, int8 or float32 operations. Needs matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise SystemExit("--roofline needs matplotlib: pip install matplotlib") from None
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -306,6 +304,10 @@ def main() -> None:
     parser.add_argument("--roofline", metavar="FILE", help="draw operations a second over operations a byte")
     parser.add_argument("--ik-lib", metavar="FILE", help="libggml.so of ik_llama.cpp, to compare with it too")
     chosen = parse(parser, include_float=True)
+    if chosen.args.roofline:
+        need_matplotlib("--roofline")
+        if not peaks(chosen.threads[-1]):
+            parser.error("--roofline needs a C++ compiler to measure the peaks")
     shapes = [name for name in chosen.args.shapes.split(",") if name]
     if unknown := [name for name in shapes if name not in SHAPES]:
         parser.error(f"unknown shapes {unknown[0]}; choose from {', '.join(SHAPES)}")
@@ -325,8 +327,6 @@ def main() -> None:
             (report.layers if len(SHAPES[shape][1]) > 1 else report.matrix)(shape, rows, threads)
     if chosen.args.roofline:
         limits = peaks(chosen.threads[-1])
-        if not limits:
-            parser.error("--roofline needs a C++ compiler to measure the peaks")
         roofs = {what: rate * (1 if what == "read" else chosen.threads[-1]) for what, rate in limits.items()}
         draw_roofline(chosen.args.roofline, report.points, roofs)
     if chosen.plot:

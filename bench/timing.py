@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import statistics
 import sys
@@ -122,12 +123,16 @@ def record(name: str, body: str) -> None:
     RESULTS.write_text(replace_section(text, name, body), encoding="utf-8")
 
 
+def need_matplotlib(option: str) -> None:
+    """Stop, before anything is measured, where `option` cannot draw."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit(f"{option} needs matplotlib: pip install matplotlib")
+
+
 def bar_chart(path: str, title: str, unit: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """Grouped bars on a logarithmic axis: panels[panel][series][format]. Needs matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise SystemExit("--plot needs matplotlib: pip install matplotlib") from None
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -181,6 +186,8 @@ def parse(parser: argparse.ArgumentParser, include_float: bool) -> Choices:
     parser.add_argument("--plot", metavar="FILE", help="draw a chart")
     parser.add_argument("--write", action="store_true", help=f"record whole tables in {RESULTS.name}")
     args = parser.parse_args()
+    if args.plot:
+        need_matplotlib("--plot")
     ready = [f.name for f in bq.formats.values() if f.implemented and (include_float or not f.is_float)]
     formats = [name for name in args.formats.split(",") if name] or ready
     isas = [name for name in args.isa.split(",") if name] or list(bq.available_isas())
