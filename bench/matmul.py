@@ -304,9 +304,10 @@ def main() -> None:
     parser.add_argument("--roofline", metavar="FILE", help="draw operations a second over operations a byte")
     parser.add_argument("--ik-lib", metavar="FILE", help="libggml.so of ik_llama.cpp, to compare with it too")
     chosen = parse(parser, include_float=True)
+    limits: Mapping[str, float] = {}
     if chosen.args.roofline:
         need_matplotlib("--roofline")
-        if not peaks(chosen.threads[-1]):
+        if not (limits := peaks(chosen.threads[-1])):
             parser.error("--roofline needs a C++ compiler to measure the peaks")
     shapes = [name for name in chosen.args.shapes.split(",") if name]
     if unknown := [name for name in shapes if name not in SHAPES]:
@@ -326,7 +327,6 @@ def main() -> None:
         for shape in shapes:
             (report.layers if len(SHAPES[shape][1]) > 1 else report.matrix)(shape, rows, threads)
     if chosen.args.roofline:
-        limits = peaks(chosen.threads[-1])
         roofs = {what: rate * (1 if what == "read" else chosen.threads[-1]) for what, rate in limits.items()}
         draw_roofline(chosen.args.roofline, report.points, roofs)
     if chosen.plot:

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "formats/half.hpp"
-
 namespace bq {
 namespace {
 

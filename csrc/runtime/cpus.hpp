@@ -16,6 +16,10 @@ namespace bq {
 
 constexpr int kCpus = 1024;  // threads are left where they are on CPUs beyond these
 
+constexpr bool told_apart(int cpu) {
+    return cpu >= 0 && cpu < kCpus;
+}
+
 // A thread that sleeps until another one needs it at the same time. The system likes to wake it up on the CPU
 // of the other one, where it waits in the queue until it is moved: for milliseconds, more than most products
 // take. While it sleeps, that CPU is none of its own.
@@ -39,7 +43,7 @@ class Sleeper {
     // By any thread, in between: it will not wake up on `cpu`, if there is another that it may use.
     void avoid(int cpu) {
 #if defined(__linux__)
-        if (!asleep_ || cpu == avoided_ || cpu < 0 || cpu >= kCpus) return;
+        if (!asleep_ || cpu == avoided_ || !told_apart(cpu)) return;
         cpu_set_t others = allowed_;
         CPU_CLR(cpu, &others);
         if (set(others)) avoided_ = cpu;
@@ -79,16 +83,11 @@ inline int current_cpu() {
 // milliseconds.
 class Cpus {
   public:
-    // Notes the CPU of the calling thread; false if it was noted before.
-    bool take() {
-        const int cpu = current_cpu();
-        return cpu < 0 || cpu >= kCpus || take(cpu);
-    }
     // Notes the CPU of the calling thread, after moving the thread to another one if it was noted before and
     // one that the thread may use was not. The CPUs that the thread may use stay what they were.
     void spread() {
 #if defined(__linux__)
-        if (take()) return;
+        if (take(current_cpu())) return;
         cpu_set_t allowed, free;
         if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
         CPU_ZERO(&free);
@@ -96,12 +95,13 @@ class Cpus {
             if (CPU_ISSET(cpu, &allowed) && !taken(cpu)) CPU_SET(cpu, &free);
         // Fails where nothing is free.
         if (sched_setaffinity(0, sizeof free, &free) != 0) return;
-        take();
+        take(current_cpu());
         sched_setaffinity(0, sizeof allowed, &allowed);
 #endif
     }
 
-    bool take(int cpu) { return (word(cpu).fetch_or(bit(cpu)) & bit(cpu)) == 0; }
+    // Notes a CPU, where CPUs are told apart; false if it was noted before.
+    bool take(int cpu) { return !told_apart(cpu) || (word(cpu).fetch_or(bit(cpu)) & bit(cpu)) == 0; }
     bool taken(int cpu) { return (word(cpu).load(std::memory_order_relaxed) & bit(cpu)) != 0; }
 
   private:

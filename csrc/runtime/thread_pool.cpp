@@ -74,7 +74,7 @@ class Pool {
         start_workers(job.helpers);
         const int cpu = current_cpu();
         caller_cpu_.store(cpu, std::memory_order_relaxed);
-        if (cpu >= 0 && cpu < kCpus) job.cpus.take(cpu);
+        job.cpus.take(cpu);
         job_ = &job;
         open_.store(++generation_);
         if (sleepers_.load() > 0) {
