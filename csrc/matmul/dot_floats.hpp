@@ -31,6 +31,21 @@ struct FloatOperands {
     static BQ_INLINE void totals(const Sum (&sums)[4], float* y) { S::wide_sums(sums, y); }
 };
 
+// Weights to come, which are asked for while those before them are multiplied; each of their lines several
+// times, 4 KiB apart: of what is asked for while many lines are under way the CPU drops a part.
+struct WeightsToCome {
+    const uint8_t* place;
+    int times;
+
+    template <int kBytes>
+    BQ_INLINE void ask(int64_t at) const {
+        constexpr int kApart = 4 << 10;
+        prefetch<kBytes>(place + at);
+        if (times > 1) prefetch<kBytes>(place + kApart + at);
+        if (times > 2) prefetch<kBytes>(place + 2 * kApart + at);
+    }
+};
+
 // kWeights weight rows, one of them `stride` bytes after the other, against kRows activation rows. One chain
 // of additions for each pair, which starts anew every kPart elements, whatever kWeights and kRows are.
 template <class O, int kRows, int kWeights>
@@ -49,13 +64,14 @@ struct FloatTile {
         }
     }
 
-    // Elements from `at` on. `next`, weights to come, is asked for piece by piece, if there is one.
-    BQ_INLINE void part(const uint8_t* w, int64_t stride, int64_t at, int64_t end, const uint8_t* next) {
+    // Elements from `at` on.
+    BQ_INLINE void part(const uint8_t* w, int64_t stride, int64_t at, int64_t end,
+                        const WeightsToCome& next) {
         Sum sum[kWeights][kRows];
         for (int v = 0; v < kWeights; ++v)
             for (int r = 0; r < kRows; ++r) sum[v][r] = O::zero();
         for (; at < end; at += O::kStep) {
-            if (next != nullptr) prefetch<kWeights * O::kStep * O::kBytes>(next + kWeights * O::kBytes * at);
+            next.ask<kWeights * O::kStep * O::kBytes>(kWeights * O::kBytes * at);
             typename O::Values weights[kWeights];
             for (int v = 0; v < kWeights; ++v) weights[v] = O::weights(w + v * stride + at * O::kBytes);
             for (int r = 0; r < kRows; ++r) {
@@ -67,7 +83,7 @@ struct FloatTile {
             for (int r = 0; r < kRows; ++r) total[r][v] = O::add(total[r][v], sum[v][r]);
     }
 
-    BQ_INLINE void rows(const uint8_t* w, int64_t stride, int64_t k, const uint8_t* next, float* y,
+    BQ_INLINE void rows(const uint8_t* w, int64_t stride, int64_t k, const WeightsToCome& next, float* y,
                         int64_t ldy) {
         const int64_t whole = k / O::kStep * O::kStep;
         for (int64_t at = 0; at < whole; at += kPart)
@@ -82,7 +98,7 @@ struct FloatTile {
                 memcpy(rest[r], x[r] + whole, static_cast<size_t>(k - whole) * sizeof(Input));
                 x[r] = rest[r];
             }
-            part(weights[0], O::kStep * O::kBytes, 0, O::kStep, nullptr);
+            part(weights[0], O::kStep * O::kBytes, 0, O::kStep, next);
         }
         for (int r = 0; r < kRows; ++r)
             if constexpr (kWeights == 4)
@@ -102,7 +118,11 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
     constexpr int64_t kAhead = O::kManyRegisters ? 6 << 10 : 8 << 10;
     for (int64_t first = 0; first < x.rows; first += kTile) {
         const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;
-        // `weights` rows from n on; as many at a time as the registers hold sums of.
+        // As many activation rows at a time as the registers hold sums of, or fewer, so that all passes over
+        // weights take as long and each can ask for the next ones.
+        const int64_t passes = (last - first + kMost - 1) / kMost;
+        const int times = passes < 3 ? static_cast<int>(4 - passes) : 1;
+        // `weights` rows from n on.
         const auto group = [&](auto weights, int64_t n) BQ_INLINE_LAMBDA {
             // Rows that are read side by side need all of themselves ahead.
             const int64_t bytes = weights * w_row_bytes;
@@ -112,18 +132,21 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
                 constexpr int kTogether = !O::kManyRegisters && kRows > 2 && kGiven > 2 ? 2 : kGiven;
                 for (int v = 0; v < kGiven; v += kTogether)
                     FloatTile<O, kRows, kTogether>(x.x + r * x.stride, x.stride)
-                        .rows(w + (n + v) * w_row_bytes, w_row_bytes, x.k,
-                              kTogether == kGiven ? next : nullptr, y + r * ldy + n + v, ldy);
-                next = nullptr;  // it is on its way
+                        .rows(w + (n + v) * w_row_bytes, w_row_bytes, x.k, {next + v * w_row_bytes, times},
+                              y + r * ldy + n + v, ldy);
             };
-            int64_t r = first;
-            if constexpr (decltype(weights)::value != 2) {
-                for (; r + kMost <= last; r += kMost) some(Index<kMost>{}, r);
-                if constexpr (kMost > 4)
-                    for (; r + 4 <= last; r += 4) some(Index<4>{}, r);
-                for (; r + 2 <= last; r += 2) some(Index<2>{}, r);
+            if constexpr (decltype(weights)::value == 2) {
+                some(Index<1>{}, first);
+            } else {
+                int64_t r = first;
+                for (int64_t left = passes; left > 0; --left) {
+                    const int64_t rows = (last - r + left - 1) / left;
+                    unroll<kMost>([&](auto i) BQ_INLINE_LAMBDA {
+                        if (rows == i + 1) some(Index<decltype(i)::value + 1>{}, r);
+                    });
+                    r += rows;
+                }
             }
-            if (r < last) some(Index<1>{}, r);
         };
         int64_t n = begin;
         if (O::kOfOne < 4 && x.rows == 1) {
