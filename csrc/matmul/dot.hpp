@@ -8,10 +8,6 @@
 namespace bq {
 namespace {
 
-// How far ahead, in bytes, weights are asked for: the CPU's own prefetching is late for short rows, and sees
-// no stream in several at a time.
-inline constexpr int64_t kBytesAhead = 8 << 10;
-
 // The first kCount of 8 floats, then zeros; reads no further.
 template <class S, int kCount>
 BQ_INLINE typename S::Floats load_first(const float* p) {
@@ -126,8 +122,7 @@ struct RowDot {
     BQ_INLINE void row(const uint8_t* w, int64_t stride, int64_t k, float* y, int64_t ldy) {
         constexpr int kGroup = 256 / Form::elements;
         constexpr int kBytes = kWeights * kGroup * Form::bytes;
-        const uint8_t* next =
-            w + (kWeights > 1 && kWeights * stride > kBytesAhead ? kWeights * stride : kBytesAhead);
+        const uint8_t* next = w + bytes_ahead(kWeights, stride);
         int64_t at = 0;
         for (; at + 256 <= k; at += 256, w += kGroup * Form::bytes) {
             prefetch<kBytes>(next);

@@ -14,7 +14,6 @@ struct Bf16Operands {
     using Sum = __m512;
     static constexpr int kStep = 32, kBytes = 2;
     static constexpr bool kManyRegisters = true;
-    static constexpr int kOfOne = 4;
     static BQ_INLINE Values weights(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static BQ_INLINE Values inputs(const uint16_t* p) { return _mm512_loadu_si512(p); }
     static BQ_INLINE Sum zero() { return _mm512_setzero_ps(); }

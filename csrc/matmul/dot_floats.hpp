@@ -10,10 +10,7 @@ namespace bq {
 namespace {
 
 // What a kind of weights brings: Input, the type of the activations; kStep elements at a time, of kBytes each
-// in the weights; Values of weights and of activations, and Sum. For one activation row, which the memory
-// alone decides, kOfOne weight rows at a time: measured, mostly as many as their chains of additions let take
-// some 8 bytes a cycle, the speed of the memory. Faster ones run ahead, and take the places of lines that are
-// asked for.
+// in the weights; Values of weights and of activations, and Sum.
 template <class S, FormatId id>
 struct FloatOperands {
     using Input = float;
@@ -21,7 +18,6 @@ struct FloatOperands {
     using Sum = typename S::Wide;
     static constexpr int kStep = S::kWide, kBytes = id == FormatId::F32 ? 4 : 2;
     static constexpr bool kManyRegisters = S::kWide == 16;
-    static constexpr int kOfOne = kStep * kBytes >= 64 ? 4 : kStep * kBytes >= 32 ? 1 : 2;
     static BQ_INLINE Values weights(const uint8_t* p) { return load_floats<S, id>(p); }
     static BQ_INLINE Values inputs(const float* p) { return S::load_f32(p); }
     static BQ_INLINE Sum zero() { return S::wide_zero(); }
@@ -32,17 +28,16 @@ struct FloatOperands {
 };
 
 // Weights to come, which are asked for while those before them are multiplied; each of their lines several
-// times, 4 KiB apart: of what is asked for while many lines are under way the CPU drops a part.
+// times (kAskedApart).
 struct WeightsToCome {
     const uint8_t* place;
     int times;
 
     template <int kBytes>
     BQ_INLINE void ask(int64_t at) const {
-        constexpr int kApart = 4 << 10;
         prefetch<kBytes>(place + at);
-        if (times > 1) prefetch<kBytes>(place + kApart + at);
-        if (times > 2) prefetch<kBytes>(place + 2 * kApart + at);
+        if (times > 1) prefetch<kBytes>(place + kAskedApart + at);
+        if (times > 2) prefetch<kBytes>(place + 2 * kAskedApart + at);
     }
 };
 
@@ -108,14 +103,14 @@ struct FloatTile {
     }
 };
 
-// Four weight rows at a time, read from memory once, against all activation rows of a tile, which stay in the
-// level-2 cache unless they are long (fewer of them would read the weights more often, which is slower).
+// Four weight rows at a time (two beside a single activation row), read from memory once, against all
+// activation rows of a tile, which stay in the level-2 cache unless they are long (fewer of them would read
+// the weights more often, which is slower).
 template <class O>
 BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     constexpr int64_t kTile = 48;
     constexpr int kMost = O::kManyRegisters ? 6 : 4;
-    constexpr int64_t kAhead = O::kManyRegisters ? 6 << 10 : 8 << 10;
     for (int64_t first = 0; first < x.rows; first += kTile) {
         const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;
         // As many activation rows at a time as the registers hold sums of, or fewer, so that all passes over
@@ -124,9 +119,7 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
         const int times = passes < 3 ? static_cast<int>(4 - passes) : 1;
         // `weights` rows from n on.
         const auto group = [&](auto weights, int64_t n) BQ_INLINE_LAMBDA {
-            // Rows that are read side by side need all of themselves ahead.
-            const int64_t bytes = weights * w_row_bytes;
-            const uint8_t* next = w + n * w_row_bytes + (weights == 1 || bytes < kAhead ? kAhead : bytes);
+            const uint8_t* next = w + n * w_row_bytes + bytes_ahead(weights, w_row_bytes);
             const auto some = [&](auto count, int64_t r) BQ_INLINE_LAMBDA {
                 constexpr int kRows = decltype(count)::value, kGiven = decltype(weights)::value;
                 constexpr int kTogether = !O::kManyRegisters && kRows > 2 && kGiven > 2 ? 2 : kGiven;
@@ -149,12 +142,10 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
             }
         };
         int64_t n = begin;
-        if (O::kOfOne < 4 && x.rows == 1) {
-            if constexpr (O::kOfOne == 2)
-                for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
-        } else {
+        if (x.rows > 1)
             for (; n + 4 <= end; n += 4) group(Index<4>{}, n);
-        }
+        else
+            for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
         for (; n < end; ++n) group(Index<1>{}, n);
     }
 }

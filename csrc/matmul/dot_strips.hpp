@@ -21,12 +21,7 @@ struct StripDot {
     // Bytes of a block of all rows.
     static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
     static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
-    // Where unpacking is so fast that memory binds, loads finish after each KiB or so (finish_loads), and
-    // what is wanted later is asked for then: kSteps times in a super-block, or before every kStepBlocks.
-    static constexpr bool kFinishes = kRows == 1 && V::outruns_memory(id);
-    static constexpr int kSteps = !kFinishes ? 4 : kWords >= 2048 ? 2 : 1;
-    static constexpr int kStepBlocks = !kFinishes || kWords >= 1024 ? 1 : kWords >= 512 ? 2 : 4;
-    static constexpr int kAhead = !F::kSuper ? 8192 : kFinishes && kSteps == 2 ? 32768 : 16384;
+    static constexpr int kAhead = F::kSuper ? 16384 : 8192;
     static constexpr int kAheadBlocks = (kAhead + kWords - 1) / kWords;
 
     // The block that is asked for while another one is multiplied: the streams within a block are too short
@@ -142,14 +137,16 @@ struct StripDot {
         }
     }
 
-    // Asks for part i of kParts of kBytes bytes that are wanted later.
+    // Asks for part i of kParts of kBytes bytes that are wanted later; several times (kAskedApart) where
+    // unpacking is so fast that memory binds.
     template <int kBytes, int kParts = 1>
     static BQ_INLINE void ask_for([[maybe_unused]] const uint8_t* p, [[maybe_unused]] int i = 0) {
 #if defined(__GNUC__)
         constexpr int kLines = (kBytes + 63) / 64, kPart = (kLines + kParts - 1) / kParts;
         constexpr int kLevel = id == FormatId::Q8_0 ? 3 : 2;
         for (int line = i * kPart; line < (i + 1) * kPart && line < kLines; ++line)
-            __builtin_prefetch(p + 64 * line, 0, kLevel);
+            for (int time = 0; time < (V::outruns_memory(id) ? 3 : 1); ++time)
+                __builtin_prefetch(p + time * kAskedApart + 64 * line, 0, kLevel);
 #endif
     }
 
@@ -160,12 +157,8 @@ struct StripDot {
             for (Ints& place : total[r]) place = V::no_ints();
         }
         unroll<4>([&](auto two) BQ_INLINE_LAMBDA {
-            constexpr int kTwo = decltype(two)::value, g = 2 * kTwo, kParts = 4 / kSteps;
-            // A part later than where the block opens, which was measured to be faster.
-            if constexpr (kTwo % kParts == 1 % kParts) {
-                if constexpr (kFinishes) finish_loads();
-                ask_for<kWords, kSteps>(later, kTwo / kParts);
-            }
+            constexpr int kTwo = decltype(two)::value, g = 2 * kTwo;
+            ask_for<kWords, 4>(later, kTwo);
             const auto codes = F::template codes<two>(o);
             super_group<g>(o, codes, i, total, less);
             super_group<g + 1>(o, codes, i, total, less);
@@ -188,11 +181,8 @@ struct StripDot {
         const uint8_t* headers = words + kWords * blocks;
         for (int64_t b = 0; b < blocks; ++b, words += kWords, headers += kHeaders, ahead.advance()) {
             if constexpr (!F::kSuper) {
-                if (b % kStepBlocks == 0) {
-                    if constexpr (kFinishes) finish_loads();
-                    ask_for<kStepBlocks * kWords>(ahead.words);
-                    if constexpr (kHeaders > 0) ask_for<kStepBlocks * kHeaders>(ahead.headers);
-                }
+                ask_for<kWords>(ahead.words);
+                if constexpr (kHeaders > 0) ask_for<kHeaders>(ahead.headers);
             }
             const typename F::Open o(words, headers);
             if constexpr (F::kSuper) {

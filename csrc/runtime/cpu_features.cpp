@@ -55,9 +55,7 @@ uint64_t saved_states() {
 CpuFeatures detect() {
     CpuFeatures f;
     const auto bit = [](uint32_t word, int i) { return (word >> i & 1) != 0; };
-    const Registers zero = cpuid(0, 0);
-    f.amd = zero.b == 0x68747541;  // "Auth" of AuthenticAMD
-    if (zero.a < 7) return f;
+    if (cpuid(0, 0).a < 7) return f;
     const Registers one = cpuid(1, 0);
     const bool osxsave = bit(one.c, 27), avx = bit(one.c, 28);
     if (!osxsave || !avx) return f;
@@ -143,8 +141,6 @@ const CpuFeatures& cpu_features() {
     static const CpuFeatures features = detect();
     return features;
 }
-
-const bool loads_in_steps = cpu_features().amd;
 
 std::span<const char* const> cpu_feature_names() {
     static const Names names(cpu_features());

@@ -10,15 +10,11 @@ struct CpuFeatures {
     bool avx2 = false, fma = false, f16c = false;
     bool avx512f = false, avx512bw = false, avx512dq = false, avx512vl = false, avx512vnni = false;
     bool avx512vbmi = false, avx512bf16 = false, avx_vnni = false;
-    bool amd = false;  // the vendor
     // aarch64
     bool neon = false, dotprod = false, i8mm = false, fp16 = false, sve = false;
 };
 
 const CpuFeatures& cpu_features();
-// Whether kernels that wait for memory are faster if they let loads finish now and then (finish_loads in
-// simd/common.hpp): true on CPUs of AMD. Others have not been measured.
-extern const bool loads_in_steps;
 // The names of those that are true, for people to read.
 std::span<const char* const> cpu_feature_names();
 

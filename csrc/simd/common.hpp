@@ -8,11 +8,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "runtime/cpu_features.hpp"
-
-#if defined(_M_X64)
-#include <emmintrin.h>
-#endif
 #if defined(_MSC_VER) && !defined(__clang__)
 #define BQ_NOINLINE __declspec(noinline)
 #else
@@ -58,17 +53,16 @@ BQ_INLINE void prefetch([[maybe_unused]] const uint8_t* p) {
 #endif
 }
 
-// Lets all loads before it finish before any after it begins. A core has places for a few dozen lines that
-// its first level waits for; where memory binds, the loads of a kernel that runs ahead take them all, for
-// lines already under way, and what is to be prefetched finds none. A pause of 20 nanoseconds for each KiB
-// leaves them some: one thread of Zen 4 reads up to 1.5 times as fast.
-BQ_INLINE void finish_loads() {
-#if defined(__GNUC__) && defined(__x86_64__)
-    if (loads_in_steps) __asm__ volatile("lfence" ::: "memory");
-#elif defined(_M_X64)
-    if (loads_in_steps) _mm_lfence();
-#endif
+// How far ahead, in bytes, weights are asked for: the prefetchers of the CPU are late for short rows, and see
+// no stream in several of them. Rows that are read side by side need all of themselves ahead.
+inline constexpr int64_t kBytesAhead = 8 << 10;
+BQ_INLINE int64_t bytes_ahead(int64_t rows, int64_t row_bytes) {
+    return rows > 1 && rows * row_bytes > kBytesAhead ? rows * row_bytes : kBytesAhead;
 }
+
+// Of what is asked for while many lines are under way the CPU drops a part. So where a kernel is faster than
+// memory, each line is asked for several times, this many bytes after one another.
+inline constexpr int64_t kAskedApart = 8 << 10;
 
 // The lines of an 8 x 8 matrix of 32-bit words, given its columns: line i at out + i * stride, the first
 // `count`.

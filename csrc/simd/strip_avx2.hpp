@@ -18,9 +18,7 @@ struct StripAvx2 {
     using Floats = __m256;
     static constexpr int kLanes = 8;
     static constexpr bool kRaised = false, kLeavesPlaces = false;
-    static constexpr bool outruns_memory(FormatId id) {
-        return id == FormatId::Q4_K || id == FormatId::Q5_K || id == FormatId::Q6_K;
-    }
+    static constexpr bool outruns_memory(FormatId) { return false; }
 
     static BQ_INLINE Bytes load(const uint8_t* p) { return Avx2::load(p); }
     static BQ_INLINE Bytes splat(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }

@@ -12,7 +12,7 @@
 //   dots                   kSteps vectors of weights 0..kTop with 4 * kSteps activations, added on
 //   dot_pair               two words of 16 bits with two sums, added on
 //   kLeavesPlaces          dots takes any weights in eight bits
-//   outruns_memory         unpacking is so fast that memory binds one activation row by far
+//   outruns_memory         unpacking is so fast that memory binds a few activation rows by far
 #pragma once
 
 #include "formats/format.hpp"
@@ -37,6 +37,7 @@ struct StripAvx512 {
             case Q5_0:
             case Q5_1:
             case Q2_K:
+            case Q3_K:
             case Q4_K:
             case Q5_K:
             case Q6_K:
