@@ -165,6 +165,7 @@ def test_matmul_is_close_to_the_float64_product(name: str, isa: str) -> None:
             (5, 3, 256),
             (8, 8, 1024),
             (33, 40, 512),
+            (260, 33, 256),
         ]:
             x, w = gaussian(m, k, seed=m), quantize(gaussian(n, k, seed=n), name)
             weights = w.dequantize().astype(np.float64)
