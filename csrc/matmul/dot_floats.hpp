@@ -113,8 +113,8 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
     constexpr int kMost = O::kManyRegisters ? 6 : 4;
     for (int64_t first = 0; first < x.rows; first += kTile) {
         const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;
-        // As many activation rows at a time as the registers hold sums of, or fewer, so that all passes over
-        // weights take as long and each can ask for the next ones.
+        // As many activation rows at a time as the registers hold sums of, or evenly fewer. Each pass over
+        // the weights asks for the next ones, so that all of them together do three times or more.
         const int64_t passes = (last - first + kMost - 1) / kMost;
         const int times = passes < 3 ? static_cast<int>(4 - passes) : 1;
         // `weights` rows from n on.

@@ -60,8 +60,8 @@ BQ_INLINE int64_t bytes_ahead(int64_t rows, int64_t row_bytes) {
     return rows > 1 && rows * row_bytes > kBytesAhead ? rows * row_bytes : kBytesAhead;
 }
 
-// Of what is asked for while many lines are under way the CPU drops a part. So where a kernel is faster than
-// memory, each line is asked for several times, this many bytes after one another.
+// Where a kernel is faster than memory, it asks for each line several times, this many bytes after one
+// another: measured to be up to twice as fast as asking once (csrc/matmul/README.md).
 inline constexpr int64_t kAskedApart = 8 << 10;
 
 // The lines of an 8 x 8 matrix of 32-bit words, given its columns: line i at out + i * stride, the first
