@@ -261,8 +261,8 @@ TEST_CASE("a result depends neither on how many rows are given nor on the range 
             run(int8, 0, rows, 0, n, whole.data(), n);
             int64_t differ = 0;
             for (int64_t count : {1, 2, 3, 4, 5, 6, 7, 9, 11, 33}) {
-                for (int64_t begin : {0, 1, 4, 8}) {
-                    const int64_t end = std::min<int64_t>(n, begin + 3), ldy = n + 2;
+                for (const auto& [begin, end] : {std::pair{0, 3}, {1, 4}, {4, 7}, {8, 9}, {0, 9}}) {
+                    const int64_t ldy = n + 2;
                     std::vector<float> y(count * ldy, -77.0f);
                     run(int8, 5, count, begin, end, y.data(), ldy);
                     for (int64_t r = 0; r < count; ++r)
