@@ -83,6 +83,13 @@ struct IntegerBlock<true, S, id> : SuperBlock<S, id> {
     using Words = typename S::Words;
 };
 
+// Activation rows of a tile for weights up to kTop.
+template <class T, int kTop>
+constexpr int tile_rows() {
+    if constexpr (requires { T::template rows<kTop>(); }) return T::template rows<kTop>();
+    return T::kRows;
+}
+
 // O opens super-blocks in another way than Unpack, as simd/block_vbmi.hpp does; void where nothing does.
 template <class S, class T, FormatId id, class O = void>
 struct Panel {
@@ -95,8 +102,6 @@ struct Panel {
     static constexpr int kLanes = T::kLanes;
     static constexpr int kRun = kScaled || Block::kUnitScale ? 256 : F::kRun;
     static constexpr int kActivations = Form::elements == 256 ? 256 : 32;  // elements of one activation scale
-    // Activation rows of a tile. Two runs under one activation scale have sums of three kinds in registers.
-    static constexpr int kRows = kActivations == 2 * kRun ? kSmallTile : T::kRows;
     static constexpr bool kMinima = Form::has_minima;
     // Elements of a minimum that is an integer, with `dmin` for 256; 0 where minima are floats of each run.
     static constexpr int kMinimumRun = kIntegers && kMinima ? F::kRun : 0;
@@ -122,6 +127,9 @@ struct Panel {
                                 : kAsSigned  ? 128
                                 : F::kSigned ? 2 * kLargest
                                              : kLargest;
+
+    // Activation rows of a tile. Two runs under one activation scale have sums of three kinds in registers.
+    static constexpr int kRows = kActivations == 2 * kRun ? kSmallTile : tile_rows<T, kTop>();
 
     static constexpr PanelShape shape() {
         return {kRun, kOffset, kMinima, kActivations, kRows, kLanes, kMinimumRun};

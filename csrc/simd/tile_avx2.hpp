@@ -3,6 +3,7 @@
 //   signed_dots  for weights of eight bits: vpmaddubsw with their magnitudes; the activations of negative
 //   ones
 //                are complemented, which is one less than negated
+// Two vectors of weights side by side, so that a broadcast serves two products: with one, loads would bind.
 #pragma once
 
 #include "simd/avx2.hpp"
@@ -11,31 +12,58 @@ namespace bq {
 namespace {
 
 struct TileAvx2 {
-    using Weights = __m256i;
-    using Ints = __m256i;
-    using Floats = __m256;
-    static constexpr int kLanes = 8;
-    static constexpr int kRows = 6;
-    static constexpr int kFloatRows = 10;
+    struct Ints {
+        __m256i v[2];
+    };
+    struct Floats {
+        __m256 v[2];
+    };
+    static constexpr int kLanes = 16;
+    static constexpr int kRows = 4;
+    static constexpr int kFloatRows = 6;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = false;
     static constexpr bool kIntegerBlocks = false;
 
-    static BQ_INLINE Floats load(const float* p) { return _mm256_loadu_ps(p); }
-    static BQ_INLINE void store(float* p, Floats a) { _mm256_storeu_ps(p, a); }
-    static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
-    static BQ_INLINE Floats splat(float value) { return _mm256_set1_ps(value); }
-    static BQ_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
-    static BQ_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
-    static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-    static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
-    static BQ_INLINE Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+    static BQ_INLINE Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+    static BQ_INLINE void store(float* p, Floats a) {
+        _mm256_storeu_ps(p, a.v[0]);
+        _mm256_storeu_ps(p + 8, a.v[1]);
+    }
+    static BQ_INLINE Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+    static BQ_INLINE Floats splat(float value) {
+        const __m256 both = _mm256_set1_ps(value);
+        return {both, both};
+    }
+    static BQ_INLINE Floats mul(Floats a, Floats b) {
+        return {_mm256_mul_ps(a.v[0], b.v[0]), _mm256_mul_ps(a.v[1], b.v[1])};
+    }
+    static BQ_INLINE Floats add(Floats a, Floats b) {
+        return {_mm256_add_ps(a.v[0], b.v[0]), _mm256_add_ps(a.v[1], b.v[1])};
+    }
+    static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) {
+        return {_mm256_fmadd_ps(a.v[0], b.v[0], c.v[0]), _mm256_fmadd_ps(a.v[1], b.v[1], c.v[1])};
+    }
+    static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) {
+        return {_mm256_fnmadd_ps(a.v[0], b.v[0], c.v[0]), _mm256_fnmadd_ps(a.v[1], b.v[1], c.v[1])};
+    }
+    static BQ_INLINE Floats to_floats(Ints a) {
+        return {_mm256_cvtepi32_ps(a.v[0]), _mm256_cvtepi32_ps(a.v[1])};
+    }
+    static BQ_INLINE Ints splat_ints(int32_t value) {
+        const __m256i both = _mm256_set1_epi32(value);
+        return {both, both};
+    }
 
     // The compiler must add one after the other: as a tree the terms would not fit the registers.
-    static BQ_INLINE void keep_order([[maybe_unused]] __m256i& sum) {
+    static BQ_INLINE void keep_order([[maybe_unused]] Ints& sum) {
 #if defined(__GNUC__)
-        __asm__("" : "+x"(sum));
+        __asm__("" : "+x"(sum.v[0]), "+x"(sum.v[1]));
 #endif
+    }
+    static BQ_INLINE Ints load_bytes(const uint8_t* w) {
+        return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)),
+                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32))};
     }
 
     // Products of pairs that int16 can add up without overflow.
@@ -44,27 +72,36 @@ struct TileAvx2 {
         return kTop <= 15 ? 8 : kTop <= 31 ? 4 : kTop <= 63 ? 2 : 1;
     }
 
+    // Where each product of pairs is widened at once, eight sums of int32 and eight of floats are too many.
+    template <int kTop>
+    static constexpr int rows() {
+        return kTop <= 127 && pairs<kTop>() == 1 ? 3 : kRows;
+    }
+
     template <int kTop, int kSteps, int kCount>
     static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {
         constexpr int kPairs = pairs<kTop>() < kSteps ? pairs<kTop>() : kSteps;
         const __m256i ones = _mm256_set1_epi16(1);
-        for (int r = 0; r < kCount; ++r) sum[r] = _mm256_set1_epi32(start[r]);
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = splat_ints(start[r]); });
         unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
-            __m256i words[kCount];
+            Ints words[kCount];
             unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
                 const int step = part * kPairs + i;
-                const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * step));
-                for (int r = 0; r < kCount; ++r) {
+                const Ints u = load_bytes(w + 64 * step);
+                unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
                     const __m256i x = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r)));
-                    const __m256i products = _mm256_maddubs_epi16(u, x);
-                    words[r] = i == 0 ? products : _mm256_add_epi16(words[r], products);
+                    for (int h = 0; h < 2; ++h) {
+                        const __m256i products = _mm256_maddubs_epi16(u.v[h], x);
+                        words[r].v[h] = i == 0 ? products : _mm256_add_epi16(words[r].v[h], products);
+                    }
                     keep_order(words[r]);
-                }
+                });
             });
-            for (int r = 0; r < kCount; ++r) {
-                sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(words[r], ones));
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                for (int h = 0; h < 2; ++h)
+                    sum[r].v[h] = _mm256_add_epi32(sum[r].v[h], _mm256_madd_epi16(words[r].v[h], ones));
                 keep_order(sum[r]);
-            }
+            });
         });
     }
 
@@ -81,18 +118,24 @@ struct TileAvx2 {
     static BQ_INLINE void signed_dots(const uint8_t* w, const int8_t* a, const int32_t* negatives,
                                       Ints (&sum)[kCount]) {
         const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
-        const __m256i first = _mm256_load_si256(reinterpret_cast<const __m256i*>(negatives));
-        for (int r = 0; r < kCount; ++r) sum[r] = first;
+        const Ints first = load_bytes(reinterpret_cast<const uint8_t*>(negatives));
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = first; });
         unroll<kSteps>([&](auto step) BQ_INLINE_LAMBDA {
-            const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * step));
-            const __m256i magnitude = _mm256_abs_epi8(u), negative = _mm256_cmpgt_epi8(zero, u);
-            for (int r = 0; r < kCount; ++r) {
-                const __m256i x = _mm256_xor_si256(
-                    _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r))), negative);
-                const __m256i words = _mm256_maddubs_epi16(magnitude, x);
-                sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(words, ones));
-                keep_order(sum[r]);
+            const Ints u = load_bytes(w + 64 * step);
+            Ints magnitude, negative;
+            for (int h = 0; h < 2; ++h) {
+                magnitude.v[h] = _mm256_abs_epi8(u.v[h]);
+                negative.v[h] = _mm256_cmpgt_epi8(zero, u.v[h]);
             }
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                const __m256i x = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r)));
+                for (int h = 0; h < 2; ++h) {
+                    const __m256i words =
+                        _mm256_maddubs_epi16(magnitude.v[h], _mm256_xor_si256(x, negative.v[h]));
+                    sum[r].v[h] = _mm256_add_epi32(sum[r].v[h], _mm256_madd_epi16(words, ones));
+                }
+                keep_order(sum[r]);
+            });
         });
     }
 };

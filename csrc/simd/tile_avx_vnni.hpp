@@ -9,15 +9,20 @@ namespace {
 
 struct TileAvxVnni : TileAvx2 {
     static constexpr int kLargestWeight = 255;
+    template <int>
+    static constexpr int rows() {
+        return kRows;
+    }
 
     template <int kTop, int kSteps, int kCount>
     static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {
-        for (int r = 0; r < kCount; ++r) sum[r] = _mm256_set1_epi32(start[r]);
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = splat_ints(start[r]); });
         unroll<kSteps>([&](auto i) BQ_INLINE_LAMBDA {
-            const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * i));
-            for (int r = 0; r < kCount; ++r)
-                sum[r] = _mm256_dpbusd_avx_epi32(
-                    sum[r], u, _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * i + r))));
+            const Ints u = load_bytes(w + 64 * i);
+            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+                const __m256i four = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * i + r)));
+                for (int h = 0; h < 2; ++h) sum[r].v[h] = _mm256_dpbusd_avx_epi32(sum[r].v[h], u.v[h], four);
+            });
         });
     }
 };
