@@ -33,11 +33,14 @@ struct WeightsToCome {
     const uint8_t* place;
     int times;
 
-    template <int kBytes>
+    // While element `at` of kWeights rows is multiplied, kStep elements of kBytes each at a time.
+    template <int kWeights, int kStep, int kBytes>
     BQ_INLINE void ask(int64_t at) const {
-        prefetch<kBytes>(place + at);
-        if (times > 1) prefetch<kBytes>(place + kAskedApart + at);
-        if (times > 2) prefetch<kBytes>(place + 2 * kAskedApart + at);
+        constexpr int kAll = kWeights * kStep * kBytes;
+        const uint8_t* const p = place + kWeights * kBytes * at;
+        prefetch<kAll>(p);
+        if (times > 1) prefetch<kAll>(p + kAskedApart);
+        if (times > 2) prefetch<kAll>(p + 2 * kAskedApart);
     }
 };
 
@@ -48,6 +51,8 @@ struct FloatTile {
     using Sum = typename O::Sum;
     using Input = typename O::Input;
     static constexpr int kPart = O::kStep > 16 ? 1024 : 512;
+    // Elements of a cache line of weights, or of a step that is longer.
+    static constexpr int kLine = 64 / O::kBytes > O::kStep ? 64 / O::kBytes : O::kStep;
 
     const Input* x[kRows];
     Sum total[kRows][kWeights];
@@ -59,42 +64,54 @@ struct FloatTile {
         }
     }
 
-    // Elements from `at` on.
-    BQ_INLINE void part(const uint8_t* w, int64_t stride, int64_t at, int64_t end,
-                        const WeightsToCome& next) {
-        Sum sum[kWeights][kRows];
+    // The sums of products of the elements at to end - 1, whole lines of weights.
+    template <class Next>
+    BQ_INLINE void add_up(const uint8_t* w, int64_t stride, int64_t at, int64_t end, const Next& next,
+                          Sum (&sum)[kWeights][kRows]) const {
         for (int v = 0; v < kWeights; ++v)
             for (int r = 0; r < kRows; ++r) sum[v][r] = O::zero();
-        for (; at < end; at += O::kStep) {
-            next.ask<kWeights * O::kStep * O::kBytes>(kWeights * O::kBytes * at);
-            typename O::Values weights[kWeights];
-            for (int v = 0; v < kWeights; ++v) weights[v] = O::weights(w + v * stride + at * O::kBytes);
-            for (int r = 0; r < kRows; ++r) {
-                const typename O::Values inputs = O::inputs(x[r] + at);
-                for (int v = 0; v < kWeights; ++v) sum[v][r] = O::mul_add(weights[v], inputs, sum[v][r]);
-            }
+        for (; at < end; at += kLine) {
+            next.template ask<kWeights, kLine, O::kBytes>(at);
+            unroll<kLine / O::kStep>([&](auto step) BQ_INLINE_LAMBDA {
+                const int64_t i = at + step * O::kStep;
+                typename O::Values weights[kWeights];
+                for (int v = 0; v < kWeights; ++v) weights[v] = O::weights(w + v * stride + i * O::kBytes);
+                for (int r = 0; r < kRows; ++r) {
+                    const typename O::Values inputs = O::inputs(x[r] + i);
+                    for (int v = 0; v < kWeights; ++v) sum[v][r] = O::mul_add(weights[v], inputs, sum[v][r]);
+                }
+            });
         }
+    }
+
+    template <class Next>
+    BQ_INLINE void part(const uint8_t* w, int64_t stride, int64_t at, int64_t end, const Next& next) {
+        Sum sum[kWeights][kRows];
+        add_up(w, stride, at, end, next, sum);
         for (int v = 0; v < kWeights; ++v)
             for (int r = 0; r < kRows; ++r) total[r][v] = O::add(total[r][v], sum[v][r]);
     }
 
+    // The last elements, fewer than a line: padded copies.
+    template <class Next>
+    BQ_INLINE void rest(const uint8_t* w, int64_t stride, int64_t at, int64_t end, const Next& next) {
+        uint8_t weights[kWeights][kLine * O::kBytes] = {};
+        Input inputs[kRows][kLine] = {};
+        for (int v = 0; v < kWeights; ++v)
+            memcpy(weights[v], w + v * stride + at * O::kBytes, static_cast<size_t>((end - at) * O::kBytes));
+        for (int r = 0; r < kRows; ++r) {
+            memcpy(inputs[r], x[r] + at, static_cast<size_t>(end - at) * sizeof(Input));
+            x[r] = inputs[r];
+        }
+        part(weights[0], kLine * O::kBytes, 0, kLine, next);
+    }
+
     BQ_INLINE void rows(const uint8_t* w, int64_t stride, int64_t k, const WeightsToCome& next, float* y,
                         int64_t ldy) {
-        const int64_t whole = k / O::kStep * O::kStep;
+        const int64_t whole = k / kLine * kLine;
         for (int64_t at = 0; at < whole; at += kPart)
             part(w, stride, at, at + kPart < whole ? at + kPart : whole, next);
-        if (whole < k) {  // padded copies of the last elements
-            uint8_t weights[kWeights][O::kStep * O::kBytes] = {};
-            Input rest[kRows][O::kStep] = {};
-            for (int v = 0; v < kWeights; ++v)
-                memcpy(weights[v], w + v * stride + whole * O::kBytes,
-                       static_cast<size_t>((k - whole) * O::kBytes));
-            for (int r = 0; r < kRows; ++r) {
-                memcpy(rest[r], x[r] + whole, static_cast<size_t>(k - whole) * sizeof(Input));
-                x[r] = rest[r];
-            }
-            part(weights[0], O::kStep * O::kBytes, 0, O::kStep, next);
-        }
+        if (whole < k) rest(w, stride, whole, k, next);
         for (int r = 0; r < kRows; ++r)
             if constexpr (kWeights == 4)
                 O::totals(total[r], y + r * ldy);
@@ -150,10 +167,122 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
     }
 }
 
+// The same part of the rows to come, for each of several rows.
+struct PartsToCome {
+    const uint8_t* place;
+    int64_t stride, from;  // `from` is the element that place answers to
+
+    template <int kWeights, int kStep, int kBytes>
+    BQ_INLINE void ask(int64_t at) const {
+        for (int v = 0; v < kWeights; ++v)
+            prefetch<kStep * kBytes>(place + v * stride + (at - from) * kBytes);
+    }
+};
+
+struct NothingToCome {
+    template <int kWeights, int kStep, int kBytes>
+    BQ_INLINE void ask(int64_t) const {}
+};
+
+// Where registers hold few sums: three weight rows meet four activation rows, or four meet up to three, a part
+// of k at a time, so that a part of all activation rows of a tile stays in the level-1 cache; whole rows would
+// come from the level-2 cache again and again, which is too slow for the few products that a load feeds here.
+// The sums of a group of weight rows wait in memory meanwhile.
+template <class O>
+struct FloatParts {
+    using Sum = typename O::Sum;
+    static constexpr int kRows = 8, kGroup = 12;
+    static constexpr int kPart = FloatTile<O, 1, 1>::kPart;
+
+    const typename O::Input* x;  // `rows` rows, x_stride elements apart
+    int64_t x_stride, rows;
+    const uint8_t* w;  // `count` weight rows
+    int64_t stride, k;
+    int count;
+    Sum total[kRows][kGroup];
+
+    // kWeights weight rows from v on against kCount activation rows from r on.
+    template <int kCount, int kWeights, class Next>
+    BQ_NOINLINE void meet(int64_t r, int v, int64_t at, int64_t end, const Next& next) {
+        using Tile = FloatTile<O, kCount, kWeights>;
+        Tile tile(x + r * x_stride, x_stride);
+        const uint8_t* const from = w + v * stride;
+        const int64_t whole = end - (end - at) % Tile::kLine;
+        Sum sum[kWeights][kCount];
+        tile.add_up(from, stride, at, whole, next, sum);
+        for (int i = 0; i < kCount; ++i)
+            for (int j = 0; j < kWeights; ++j) {
+                Sum& all = total[r + i][v + j];
+                all = O::add(at == 0 ? O::zero() : all, sum[j][i]);
+            }
+        if (whole < end) {
+            tile.rest(from, stride, whole, end, next);
+            for (int i = 0; i < kCount; ++i)
+                for (int j = 0; j < kWeights; ++j)
+                    total[r + i][v + j] = O::add(total[r + i][v + j], tile.total[i][j]);
+        }
+    }
+
+    // The same against all activation rows, evenly parted. The first of several passes asks for what is to
+    // come: requests of all of them take too many places of loads.
+    template <int kWeights>
+    BQ_INLINE void meet_all(int v, int64_t at, int64_t end) {
+        constexpr int kMost = kWeights == 4 ? 3 : 4;
+        const uint8_t* const ahead = end < k ? w + v * stride + end * O::kBytes : w + (count + v) * stride;
+        int64_t r = 0;
+        for (int64_t left = (rows + kMost - 1) / kMost; left > 0; --left) {
+            const int64_t some = (rows - r + left - 1) / left;
+            unroll<kMost>([&](auto i) BQ_INLINE_LAMBDA {
+                constexpr int kCount = decltype(i)::value + 1;
+                if (some == kCount && r == 0)
+                    meet<kCount, kWeights>(r, v, at, end, PartsToCome{ahead, stride, at});
+                else if (some == kCount)
+                    meet<kCount, kWeights>(r, v, at, end, NothingToCome{});
+            });
+            r += some;
+        }
+    }
+
+    BQ_INLINE void multiply(float* y, int64_t ldy) {
+        for (int64_t at = 0; at < k; at += kPart) {
+            const int64_t end = at + kPart < k ? at + kPart : k;
+            int v = 0;
+            if (rows <= 3)
+                for (; v + 4 <= count; v += 4) meet_all<4>(v, at, end);
+            for (; v + 3 <= count; v += 3) meet_all<3>(v, at, end);
+            for (; v < count; ++v) meet_all<1>(v, at, end);
+        }
+        for (int64_t r = 0; r < rows; ++r)
+            for (int v = 0; v < count; ++v) y[r * ldy + v] = O::total(total[r][v]);
+    }
+};
+
+template <class O>
+BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                                    const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
+    using Parts = FloatParts<O>;
+    for (int64_t n = begin; n < end; n += Parts::kGroup)
+        for (int64_t r = 0; r < x.rows; r += Parts::kRows) {
+            Parts parts;
+            parts.x = x.x + r * x.stride;
+            parts.x_stride = x.stride;
+            parts.rows = x.rows - r < Parts::kRows ? x.rows - r : Parts::kRows;
+            parts.w = w + n * w_row_bytes;
+            parts.stride = w_row_bytes;
+            parts.k = x.k;
+            parts.count = static_cast<int>(end - n < Parts::kGroup ? end - n : Parts::kGroup);
+            parts.multiply(y + r * ldy + n, ldy);
+        }
+}
+
 template <class S, FormatId id>
 void matmul_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                    const FloatRows<float>& x, float* y, int64_t ldy) {
-    multiply_floats<FloatOperands<S, id>>(w, w_row_bytes, begin, end, x, y, ldy);
+    using O = FloatOperands<S, id>;
+    if (O::kManyRegisters || x.rows == 1)
+        multiply_floats<O>(w, w_row_bytes, begin, end, x, y, ldy);
+    else
+        multiply_float_parts<O>(w, w_row_bytes, begin, end, x, y, ldy);
 }
 
 }  // namespace

@@ -107,6 +107,14 @@ void pack_segments(const std::vector<Segment>& segments, int tile_rows, int thre
                          [&](int64_t begin, int64_t end) { pack(s, begin, end); });
 }
 
+// Floats from one row of activations to the next one's copy: a cache line more than a multiple of 4 KiB, and
+// half of 4 KiB too where parts of 2 KiB of all rows are to stay in the level-1 cache, beside weights.
+int64_t spread_row(int64_t k, bool in_parts) {
+    constexpr int64_t kPage = 1024, kLine = 16;
+    if (!in_parts || k < kPage) return (k + kLine - 1) / kLine * kLine + kLine;
+    return (k + kPage / 2 - kLine - 1) / kPage * kPage + kPage / 2 + kLine;
+}
+
 // One call of multiply.
 struct Product {
     const KernelTable& table;
@@ -166,7 +174,7 @@ struct Product {
         // would meet in the same few places of the level-1 cache: copies lie a cache line further apart.
         const bool copies_few = !rounds && few && w.format->is_float() && m > 1;
         const int64_t stride = rounds_few   ? (w.k + 31) / 32 * 32 + 32
-                               : copies_few ? (w.k + 15) / 16 * 16 + 16
+                               : copies_few ? spread_row(w.k, kernel.floats_in_parts)
                                             : w.k;
         const int64_t few_offset = sizes.add(rounds_few ? m * stride * 2 : copies_few ? m * stride * 4 : 0);
         const auto packed_bytes = rounds ? packed_bf16_bytes : packed_float_bytes;

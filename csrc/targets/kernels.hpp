@@ -135,7 +135,8 @@ struct FormatKernels {
     PanelShape panel_shape{};  // of matmul_panels
     MatmulF32 matmul_f32 = nullptr;
     MatmulFloatPanels matmul_float_panels = nullptr;
-    int float_panels_from = 5;  // activation rows
+    int float_panels_from = 5;     // activation rows
+    bool floats_in_parts = false;  // matmul_f32 takes k part by part, for weights of floats
     // Much faster, for activations that are rounded to bfloat16; nullptr where there are none.
     MatmulBf16 matmul_bf16 = nullptr;
     MatmulFloatPanels matmul_bf16_panels = nullptr;
