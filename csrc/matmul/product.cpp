@@ -223,6 +223,7 @@ struct Product {
         const ActivationLayout layout = ActivationLayout::of(m, w.k, activation_run(*w.format));
         const StripKernels& strips = strip_kernels(table);
         const MatmulStrips of_strips = strips.lanes == w.lanes ? strips[w.format->id] : nullptr;
+        const MatmulStripPanels strip_panels = strips.panels[static_cast<int>(w.format->id)];
         choose_panels(kernel.matmul_panels != nullptr,
                       of_strips ? strips.panel_rows(w.format->id) : kPanelRows);
         const bool transposed = of_strips != nullptr && any_few() && strip_layout(w.format->id).transposed;
@@ -249,9 +250,11 @@ struct Product {
         });
         const auto multiply = [&](const Segment& s, int64_t begin, int64_t end) {
             float* const to = y + s.first * w.n;
-            if (of_strips != nullptr && !s.panels) {
+            if (of_strips != nullptr && (!s.panels || strip_panels != nullptr)) {
                 const int64_t last = std::min(end, rows_in_strips());
-                if (begin < last)
+                if (begin < last && s.panels)
+                    strip_panels(matrix(s), row_bytes, begin / w.lanes, last / w.lanes, packed(s), to, w.n);
+                else if (begin < last)
                     of_strips(matrix(s), row_bytes, begin / w.lanes, last / w.lanes,
                               ordered.part(s.first, s.rows), to, w.n);
                 begin = std::max(begin, last);
@@ -288,8 +291,11 @@ void convert_strips(const WeightMatrix& w, int lanes, uint8_t* out, int threads,
 
 int best_lanes(const KernelTable& table, FormatId id, int64_t activation_rows) {
     const StripKernels& strips = strip_kernels(table);
-    const bool gains = activation_rows > 1 || !strips.only_for_more_rows[static_cast<int>(id)];
-    return strips[id] != nullptr && gains && activation_rows < strips.panel_rows(id) ? strips.lanes : 0;
+    if (strips[id] == nullptr) return 0;
+    const bool wanted = activation_rows > 1 ? strips.panels[static_cast<int>(id)] != nullptr ||
+                                                  activation_rows < strips.panel_rows(id)
+                                            : !strips.only_for_more_rows[static_cast<int>(id)];
+    return wanted ? strips.lanes : 0;
 }
 
 void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads) {

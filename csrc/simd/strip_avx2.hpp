@@ -122,6 +122,21 @@ struct StripAvx2 {
         return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, most)), number);
     }
     static BQ_INLINE void store(float* p, Floats a) { _mm256_storeu_ps(p, a); }
+    static BQ_INLINE void store_bytes(uint8_t* p, Bytes a) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
+    }
+    static BQ_INLINE void store_ints(int32_t* p, Ints a) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
+    }
+    // Of the signed bytes of each lane the magnitudes of the negative ones.
+    static BQ_INLINE Ints sum_of_negatives(const Bytes (&u)[8]) {
+        __m256i words = _mm256_setzero_si256();
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            const __m256i magnitudes = _mm256_abs_epi8(_mm256_min_epi8(u[i], _mm256_setzero_si256()));
+            words = _mm256_add_epi16(words, _mm256_maddubs_epi16(magnitudes, splat(1)));
+        });
+        return _mm256_madd_epi16(words, splat_words(1));
+    }
 
     static BQ_INLINE void transpose(const int8_t* from, int8_t* to) {
         const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1,

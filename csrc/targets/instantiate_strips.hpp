@@ -2,6 +2,7 @@
 #pragma once
 
 #include "matmul/dot_strips.hpp"
+#include "matmul/strip_panels.hpp"
 #include "targets/strip_kernels.hpp"
 
 namespace bq {
@@ -10,6 +11,12 @@ namespace {
 template <class V, FormatId... ids>
 void fill_strips_of(StripKernels& kernels) {
     ((kernels.formats[static_cast<int>(ids)] = matmul_strips<V, ids>), ...);
+}
+
+// Panels filled from strips; V's activations must not be transposed.
+template <class S, class T, class V, FormatId... ids>
+void fill_strip_panels(StripKernels& kernels) {
+    ((kernels.panels[static_cast<int>(ids)] = matmul_strip_panels<S, T, V, ids>), ...);
 }
 
 template <FormatId... ids>

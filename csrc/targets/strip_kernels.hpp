@@ -11,12 +11,17 @@ namespace bq {
 // is transposed.
 using MatmulStrips = void (*)(const uint8_t* strips, int64_t row_bytes, int64_t begin, int64_t end,
                               const Activations& x, float* y, int64_t ldy);
+// The same for many rows, packed as the panels of stored rows want them.
+using MatmulStripPanels = void (*)(const uint8_t* strips, int64_t row_bytes, int64_t begin, int64_t end,
+                                   const PackedRows& x, float* y, int64_t ldy);
 // Elements 8 i + j of each 32 to 4 j + i. count is a multiple of 32.
 using TransposeActivations = void (*)(const int8_t* from, int8_t* to, int64_t count);
 
 struct StripKernels {
     int lanes = 0;  // rows of a strip; 0: there are no kernels
     MatmulStrips formats[kFormatIdLimit] = {};
+    // nullptr where rows are put together instead.
+    MatmulStripPanels panels[kFormatIdLimit] = {};
     // Where memory binds a single activation row either way, and rows of blocks are read a little faster.
     bool only_for_more_rows[kFormatIdLimit] = {};
     // From this many activation rows on, panels are faster, although they put rows together again; 0: 17.

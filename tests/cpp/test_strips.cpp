@@ -104,6 +104,34 @@ TEST_CASE("products of strips are the float64 products of the quantized values")
     });
 }
 
+TEST_CASE("panels filled from strips are those of the rows") {
+    int compared = 0;
+    for_each_strip_kernel([&](const KernelTable& table, const StripKernels& kernels, FormatId id) {
+        const MatmulStripPanels panels = kernels.panels[static_cast<int>(id)];
+        if (panels == nullptr) return;
+        CHECK_FALSE(strip_layout(id).transposed);  // activations are packed in their order
+        Rng rng(34);
+        const FormatInfo& f = format_info(id);
+        for (int64_t blocks : {int64_t{1}, int64_t{3}, 1280 / f.block_size})
+            for (int64_t rows : {1, 5, 9}) {
+                const int64_t k = blocks * f.block_size, strips = 5, n = strips * kernels.lanes;
+                const Input x(table, id, rows, k, rng);
+                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+                const GuardedBytes laid_out(strips_of(id, kernels.lanes, strips, k, w));
+                std::vector<float> y(static_cast<size_t>(rows * n), NAN), pieces(y), expected(y);
+                table[id].matmul_panels(w.data(), f.row_bytes(k), 0, n, x.packed, expected.data(), n);
+                panels(laid_out.data(), f.row_bytes(k), 0, strips, x.packed, y.data(), n);
+                CHECK(y == expected);
+                for (int64_t i = 0; i < strips; i += 2)
+                    panels(laid_out.data(), f.row_bytes(k), i, std::min(i + 2, strips), x.packed,
+                           pieces.data(), n);
+                CHECK(pieces == expected);
+                ++compared;
+            }
+    });
+    MESSAGE("products of panels filled from strips: " << compared);
+}
+
 TEST_CASE("products of strips take any bits") {
     for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
         Rng rng(33);

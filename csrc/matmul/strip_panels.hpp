@@ -1,0 +1,106 @@
+// y = x * w^T for many activation rows with weights in strips (strips.hpp): a strip is a panel (panel.hpp) but
+// for its bits, so that panels are filled without putting rows together and transposing them again.
+#pragma once
+
+#include "matmul/gemm.hpp"
+#include "matmul/strips.hpp"
+#include "simd/strip_formats.hpp"
+#include "targets/strip_kernels.hpp"
+
+namespace bq {
+namespace {
+
+// V: the vocabulary of strips; P: the panel, whose lanes are those of one or several strips.
+template <class V, class P, FormatId id>
+struct StripPanel {
+    using F = Strip<V, id>;
+    using Form = CommonForm<id>;
+    static constexpr int kStrips = P::kLanes / V::kLanes;
+    static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);  // bytes of a block of all rows
+    static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
+    static constexpr int kBlocks = kPanelDepth / Form::elements;
+    static constexpr int kBytes = kBlocks * kWords / V::kLanes;  // of a row in a panel, on average
+    static_assert(P::kFlips ? F::kOffset == 0 : F::kOffset == P::kOffset);
+    static_assert(P::kRun <= 32 && P::kMinimumRun == 0 && P::kMinima == F::kMinima);
+
+    P panel;
+
+    // Elements `element` to `element` + 31 of one strip, the first of which is its first lane.
+    template <int g>
+    BQ_INLINE void group(const typename F::Open& o, int element, int lane) {
+        typename V::Bytes u[8];
+        F::template weights<g>(o, u);
+        uint8_t* const q = panel.q + element * P::kLanes + 4 * lane;
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA { V::store_bytes(q + 4 * P::kLanes * i, u[i]); });
+        if constexpr (P::kFlips)
+            V::store_ints(panel.negatives + element / 32 * P::kLanes + lane, V::sum_of_negatives(u));
+        unroll<32 / P::kRun>([&](auto part) BQ_INLINE_LAMBDA {
+            constexpr int kPart = decltype(part)::value, kRun = 32 / P::kRun * g + kPart;
+            const int at = (element / P::kRun + kPart) * P::kLanes + lane;
+            V::store(panel.scales + at, scale<kRun>(o));
+            if constexpr (P::kMinima) V::store(panel.minima + at, minimum<g, kPart>(o));
+        });
+    }
+
+    template <int run>
+    static BQ_INLINE typename V::Floats scale(const typename F::Open& o) {
+        if constexpr (!F::kSuper)
+            return F::template scale<run % F::kScales>(o);
+        else if constexpr (F::kRun == 256)
+            return F::d(o);
+        else
+            return V::mul(V::to_floats(F::template scale<run>(o)), F::d(o));
+    }
+    template <int g, int part>
+    static BQ_INLINE typename V::Floats minimum(const typename F::Open& o) {
+        if constexpr (!F::kSuper)
+            return V::mul(F::minus_minimum(o), V::splat(-1.0f));
+        else
+            return V::mul(V::to_floats(V::template int_field<16 * part>(F::template less<g>(o), 0xffff)),
+                          F::dmin(o));
+    }
+
+    // The strips `first` to `last` - 1, at most kStrips, elements at to at + depth - 1. Where strips are
+    // missing the last one is repeated.
+    BQ_NOINLINE void fill(const uint8_t* strips, int64_t row_bytes, int64_t first, int64_t last, int64_t at,
+                          int depth) {
+        const int64_t blocks = row_bytes / Form::bytes;
+        for (int s = 0; s < kStrips; ++s) {
+            const int64_t strip = first + s < last ? first + s : last - 1;
+            const uint8_t* words = strips + strip * V::kLanes * row_bytes;
+            const uint8_t* headers = words + kWords * blocks + kHeaders * (at / Form::elements);
+            words += kWords * (at / Form::elements);
+            for (int element = 0; element < depth;
+                 element += Form::elements, words += kWords, headers += kHeaders) {
+                const typename F::Open o(words, headers);
+                unroll<Form::elements / 32>([&](auto g) BQ_INLINE_LAMBDA {
+                    group<decltype(g)::value>(o, element + 32 * g, V::kLanes * s);
+                });
+            }
+        }
+    }
+};
+
+template <class S, class T, class V, FormatId id>
+void matmul_strip_panels(const uint8_t* strips, int64_t row_bytes, int64_t begin, int64_t end,
+                         const PackedRows& x, float* y, int64_t ldy) {
+    using P = Panel<S, T, id>;
+    using Filler = StripPanel<V, P, id>;
+    constexpr int kLanes = V::kLanes;
+    Filler filler;
+    multiply_panels<T, P::kRows, kPanelDepth, Filler::kBytes>(
+        {kLanes * begin, kLanes * end, x.rows, x.k, y, ldy},
+        // Of the words of a strip, which are side by side, each row's share.
+        [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA {
+            return strips + n / kLanes * kLanes * row_bytes +
+                   at / CommonForm<id>::elements * Filler::kWords + n % kLanes * Filler::kBytes;
+        },
+        [&](int64_t n, int64_t at, int depth)
+            BQ_INLINE_LAMBDA { filler.fill(strips, row_bytes, n / kLanes, end, at, depth); },
+        [&](int64_t r, auto rows, int64_t at, int depth, float (*sums)[T::kLanes]) BQ_INLINE_LAMBDA {
+            multiply_tile<T, P, decltype(rows)::value>(filler.panel, x, r, at, depth, sums);
+        });
+}
+
+}  // namespace
+}  // namespace bq
