@@ -38,7 +38,7 @@ struct WeightsToCome {
     BQ_INLINE void ask(int64_t at) const {
         constexpr int kAll = kWeights * kStep * kBytes;
         const uint8_t* const p = place + kWeights * kBytes * at;
-        prefetch<kAll>(p);
+        if (times > 0) prefetch<kAll>(p);
         if (times > 1) prefetch<kAll>(p + kAskedApart);
         if (times > 2) prefetch<kAll>(p + 2 * kAskedApart);
     }
@@ -120,20 +120,25 @@ struct FloatTile {
     }
 };
 
-// Four weight rows at a time (two beside a single activation row), read from memory once, against all
-// activation rows of a tile, which stay in the level-2 cache unless they are long (fewer of them would read
-// the weights more often, which is slower).
+// Bytes of a weight row from which on, on AVX2, four rows beside one activation row are read fastest if
+// nothing is asked for, and parts of rows pay with two and three.
+inline constexpr int64_t kLongRow = 4096;
+
+// Four weight rows at a time (beside a single activation row two, unless they are long), read from memory
+// once, against all activation rows of a tile, which stay in the level-2 cache unless they are long (fewer of
+// them would read the weights more often, which is slower).
 template <class O>
 BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     constexpr int64_t kTile = 48;
     constexpr int kMost = O::kManyRegisters ? 6 : 4;
+    const bool by_itself = !O::kManyRegisters && x.rows == 1 && w_row_bytes >= kLongRow;
     for (int64_t first = 0; first < x.rows; first += kTile) {
         const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;
         // As many activation rows at a time as the registers hold sums of, or evenly fewer. Each pass over
         // the weights asks for the next ones, so that all of them together do three times or more.
         const int64_t passes = (last - first + kMost - 1) / kMost;
-        const int times = passes < 3 ? static_cast<int>(4 - passes) : 1;
+        const int times = by_itself ? 0 : passes < 3 ? static_cast<int>(4 - passes) : 1;
         // `weights` rows from n on.
         const auto group = [&](auto weights, int64_t n) BQ_INLINE_LAMBDA {
             const uint8_t* next = w + n * w_row_bytes + bytes_ahead(weights, w_row_bytes);
@@ -145,7 +150,7 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
                         .rows(w + (n + v) * w_row_bytes, w_row_bytes, x.k, {next + v * w_row_bytes, times},
                               y + r * ldy + n + v, ldy);
             };
-            if constexpr (decltype(weights)::value == 2) {
+            if (x.rows == 1) {
                 some(Index<1>{}, first);
             } else {
                 int64_t r = first;
@@ -159,7 +164,7 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
             }
         };
         int64_t n = begin;
-        if (x.rows > 1)
+        if (x.rows > 1 || by_itself)
             for (; n + 4 <= end; n += 4) group(Index<4>{}, n);
         else
             for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
@@ -184,14 +189,14 @@ struct NothingToCome {
     BQ_INLINE void ask(int64_t) const {}
 };
 
-// Where registers hold few sums: three weight rows meet four activation rows, or four meet up to three, a part
-// of k at a time, so that a part of all activation rows of a tile stays in the level-1 cache; whole rows would
-// come from the level-2 cache again and again, which is too slow for the few products that a load feeds here.
-// The sums of a group of weight rows wait in memory meanwhile.
+// Where registers hold few sums: three weight rows meet four activation rows, or four meet up to three, a
+// part of k at a time, so that a part of all activation rows of a tile stays in the level-1 cache; whole rows
+// would come from the level-2 cache again and again, which is too slow for the few products that a load feeds
+// here. The sums of a group of weight rows wait in memory meanwhile.
 template <class O>
 struct FloatParts {
     using Sum = typename O::Sum;
-    static constexpr int kRows = 8, kGroup = 12;
+    static constexpr int kRows = 8, kGroup = 8;
     static constexpr int kPart = FloatTile<O, 1, 1>::kPart;
 
     const typename O::Input* x;  // `rows` rows, x_stride elements apart
@@ -261,7 +266,8 @@ template <class O>
 BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                     const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     using Parts = FloatParts<O>;
-    for (int64_t n = begin; n < end; n += Parts::kGroup)
+    const int64_t together = x.rows > 3 ? 6 : 8;  // twice as many as meet at a time: measured
+    for (int64_t n = begin; n < end; n += together)
         for (int64_t r = 0; r < x.rows; r += Parts::kRows) {
             Parts parts;
             parts.x = x.x + r * x.stride;
@@ -270,7 +276,7 @@ BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64
             parts.w = w + n * w_row_bytes;
             parts.stride = w_row_bytes;
             parts.k = x.k;
-            parts.count = static_cast<int>(end - n < Parts::kGroup ? end - n : Parts::kGroup);
+            parts.count = static_cast<int>(end - n < together ? end - n : together);
             parts.multiply(y + r * ldy + n, ldy);
         }
 }
@@ -279,7 +285,7 @@ template <class S, FormatId id>
 void matmul_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                    const FloatRows<float>& x, float* y, int64_t ldy) {
     using O = FloatOperands<S, id>;
-    if (O::kManyRegisters || x.rows == 1)
+    if (O::kManyRegisters || x.rows == 1 || (x.rows < 4 && w_row_bytes < kLongRow))
         multiply_floats<O>(w, w_row_bytes, begin, end, x, y, ldy);
     else
         multiply_float_parts<O>(w, w_row_bytes, begin, end, x, y, ldy);

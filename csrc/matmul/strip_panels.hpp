@@ -1,5 +1,5 @@
-// y = x * w^T for many activation rows with weights in strips (strips.hpp): a strip is a panel (panel.hpp) but
-// for its bits, so that panels are filled without putting rows together and transposing them again.
+// y = x * w^T for many activation rows with weights in strips (strips.hpp): a strip is a panel (panel.hpp)
+// but for its bits, so that panels are filled without putting rows together and transposing them again.
 #pragma once
 
 #include "matmul/gemm.hpp"
@@ -92,8 +92,8 @@ void matmul_strip_panels(const uint8_t* strips, int64_t row_bytes, int64_t begin
         {kLanes * begin, kLanes * end, x.rows, x.k, y, ldy},
         // Of the words of a strip, which are side by side, each row's share.
         [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA {
-            return strips + n / kLanes * kLanes * row_bytes +
-                   at / CommonForm<id>::elements * Filler::kWords + n % kLanes * Filler::kBytes;
+            return strips + n / kLanes * kLanes * row_bytes + at / CommonForm<id>::elements * Filler::kWords +
+                   n % kLanes * Filler::kBytes;
         },
         [&](int64_t n, int64_t at, int depth)
             BQ_INLINE_LAMBDA { filler.fill(strips, row_bytes, n / kLanes, end, at, depth); },

@@ -40,7 +40,9 @@ void fill_float_matmul(KernelTable& table) {
     f.matmul_float_panels = matmul_float_panels<S, T, id>;
     f.floats_in_parts = !FloatOperands<S, id>::kManyRegisters;
     // Measured: with room for fewer sums, or larger weights, loads bind the tiles of few rows sooner.
-    f.float_panels_from = !FloatOperands<S, id>::kManyRegisters ? (id == FormatId::F32 ? 33 : 49) : id == FormatId::F32 ? 129 : 257;
+    f.float_panels_from = !FloatOperands<S, id>::kManyRegisters ? (id == FormatId::F32 ? 33 : 49)
+                          : id == FormatId::F32                 ? 129
+                                                                : 257;
 }
 
 template <class S, class T, class B, FormatId... ids>
