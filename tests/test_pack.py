@@ -58,16 +58,19 @@ def test_experts(name: str) -> None:
 
 
 def test_one_alone_and_in_company() -> None:
-    """Up to 16 rows take the same way where there are kernels for the strips, with the same result to the bit."""
+    """Up to 4 rows take the same way where there are kernels for the strips, with the same result to the bit; more
+    may be summed in another order."""
     x, w = gaussian(16, 512), quantize(gaussian(64, 512, seed=3), "Q4_K")
     for isa in bq.available_isas():
         bq.set_isa(isa)
         p = bq.pack(w, rows=16)
         if "strips" not in repr(p):
             continue
-        together = bq.matmul(x, p)
-        for i in range(16):
-            np.testing.assert_array_equal(together[i], bq.matmul(x[i], p))
+        for count in (4, 16):
+            together = bq.matmul(x[:count], p)
+            bound = 1e-5 * np.abs(together).max() if count > 4 else 0.0
+            for i in range(count):
+                np.testing.assert_allclose(together[i], bq.matmul(x[i], p), 0, bound)
 
 
 def test_many_rows_take_part_whatever_the_threads() -> None:
@@ -82,11 +85,14 @@ def test_rows_say_what_pays() -> None:
     w = quantize(gaussian(32, 512, seed=3), "Q8_0")
     for isa in bq.available_isas():
         bq.set_isa(isa)
-        # A single row of 8-bit weights is bound by memory however they lie, and many rows take panels.
+        # A single row of 8-bit weights is bound by memory however they lie. Many rows take panels, which AVX2 fills
+        # from strips and others from rows.
         for rows in (1, 97, 512):
             p = bq.pack(w, rows=rows)
-            assert "strips" not in repr(p)
-            assert np.shares_memory(p.unpack().data, w.data)
+            in_strips = isa == "avx2" and rows > 1
+            assert ("strips" in repr(p)) == in_strips
+            np.testing.assert_array_equal(p.unpack().data, w.data)
+            assert np.shares_memory(p.unpack().data, w.data) != in_strips
     for rows in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="rows must be an integer"):
             bq.pack(w, rows=rows)  # type: ignore[arg-type]

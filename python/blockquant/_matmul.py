@@ -79,13 +79,13 @@ def pack(w: QuantizedTensor, rows: int = 1, threads: int | None = None) -> Packe
         w: the weights.
         rows: how many rows of activations (for each expert) most products will have. A single one gains most below 4
             bits, where a core cannot unpack as fast as memory delivers; 2 to 16 gain in nearly every format, some
-            formats up to 96; from then on nothing does, and w stays as it is.
+            formats up to 96, and on AVX2 most formats with any number; where nothing gains, w stays as it is.
         threads: default `get_num_threads()`.
 
     Costs as many bytes as w has, which may be let go afterwards: pack tensor by tensor while loading. Results are those
     of w within the last bits. Products of more rows put the rows of blocks together again as they go, which costs
-    them a few percent. Raises TypeError for anything but a QuantizedTensor, ValueError for one that is not a
-    matrix.
+    them a few percent (but not on AVX2, which multiplies most formats as they lie). Raises TypeError for anything but a
+    QuantizedTensor, ValueError for one that is not a matrix.
     """
     return PackedWeight(w, rows, threads)
 
@@ -113,7 +113,7 @@ def matmul(
         experts: for each row of x the index of its matrix in w, integers [...] in 0..E-1 (mixture of experts).
 
     Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Five
-    and more rows of x with the same matrix (with a PackedWeight in strips 17 to 97 and more, by format) are summed in
+    and more rows of x with the same matrix (with a PackedWeight in strips 5 to 97 and more, by format) are summed in
     another order than fewer: results then differ in the last bits (within 1e-5 of the largest product), but not with
     what other rows there are.
     """
