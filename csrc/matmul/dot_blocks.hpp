@@ -38,13 +38,17 @@ struct BlockDot {
     BQ_INLINE void block(const typename Dot::Opened& opened, int which, const uint8_t* w, int64_t i) {
         typename B::Ints sum[kRows];
         typename S::Words scale{};
-        if constexpr (!W::kUnitScale) scale = Dot::scales(opened, which, w);
+        constexpr bool kOwnFactors = requires { Dot::factor(opened, which, 0); };
+        if constexpr (!W::kUnitScale && !kOwnFactors) scale = Dot::scales(opened, which, w);
         const auto spread = B::spread(scale);
         S::template repeat<256 / kChunk>([&](int j) BQ_INLINE_LAMBDA {
             const auto c = Dot::chunk(opened, which, w, j);
-            const auto factor = B::factor(spread, j);
+            auto factor = B::factor(spread, j);
+            if constexpr (kOwnFactors) factor = Dot::factor(opened, which, j);
             for (int r = 0; r < kRows; ++r) Dot::add(sum[r], j == 0, c, q[r] + 256 * i + kChunk * j, factor);
         });
+        if constexpr (requires { Dot::finish(opened, sum[0], sums[0]); })
+            for (int r = 0; r < kRows; ++r) sum[r] = Dot::finish(opened, sum[r], sums[r] + 16 * i);
         const float d = W::d(w);
         for (int r = 0; r < kRows; ++r)
             acc[r] = B::mul_add(B::to_floats(sum[r]), B::splat(d * scales[r][i]), acc[r]);
@@ -70,12 +74,23 @@ struct BlockDot {
         constexpr int kTogether = Dot::kTogether;
         const int64_t blocks = k / 256;
         int64_t i = 0;
-        for (; i + kTogether <= blocks; i += kTogether, w += kTogether * Form::bytes) {
-            prefetch<kTogether * Form::bytes>(w + kBytesAhead);
-            const typename Dot::Opened opened(w, w + (kTogether - 1) * Form::bytes);
-            for (int j = 0; j < kTogether; ++j) block(opened, j, w + j * Form::bytes, i + j);
+        if constexpr (requires(typename Dot::Opened opened) { opened.open(w); }) {
+            // One super-block ahead: what is opened is stored, and takes a while to be there for loads.
+            typename Dot::Opened opened[2];
+            if (blocks > 0) opened[0].open(w);
+            for (; i < blocks; ++i, w += Form::bytes) {
+                prefetch<Form::bytes>(w + kBytesAhead);
+                if (i + 1 < blocks) opened[(i + 1) % 2].open(w + Form::bytes);
+                block(opened[i % 2], 0, w, i);
+            }
+        } else {
+            for (; i + kTogether <= blocks; i += kTogether, w += kTogether * Form::bytes) {
+                prefetch<kTogether * Form::bytes>(w + kBytesAhead);
+                const typename Dot::Opened opened(w, w + (kTogether - 1) * Form::bytes);
+                for (int j = 0; j < kTogether; ++j) block(opened, j, w + j * Form::bytes, i + j);
+            }
+            if (kTogether > 1 && i < blocks) block(typename Dot::Opened(w, w), 0, w, i);
         }
-        if (kTogether > 1 && i < blocks) block(typename Dot::Opened(w, w), 0, w, i);
         for (int r = 0; r < kRows; ++r) y[r * ldy] = B::total(acc[r]) - S::sum(less[r]);
     }
 };

@@ -12,8 +12,9 @@ struct Points {
 };
 
 namespace iq1_s {
-extern const Points<2048, 8> kPoints;  // eight times the levels
-}
+extern const Points<2048, 8> kPoints;        // eight times the levels
+extern const Points<2048, 8> kRaisedPoints;  // the same, 8 above
+}  // namespace iq1_s
 namespace iq2_xxs {
 extern const Points<256, 8> kPoints;
 }
