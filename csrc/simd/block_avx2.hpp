@@ -6,9 +6,8 @@
 //                  integers kOffset above the values; scales(opened, which, b);
 //                  add(sum, first, chunk, a, factor)
 // A Dot may have besides:
-//   Opened::open(b)            instead of a constructor: super-blocks are opened while the ones before them
-//   are
-//                              multiplied
+//   Opened::open(b)            instead of a constructor: a super-block is opened before the one ahead of it
+//                              is multiplied
 //   factor(opened, which, j)   instead of scales, spread and factor
 //   finish(opened, sum, sums)  the integers of a super-block, given what was added up and the sums of the
 //                              activations

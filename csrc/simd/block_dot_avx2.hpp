@@ -9,10 +9,11 @@
 namespace bq {
 namespace {
 
-// Left alone, gcc adds the terms of a sum up as a tree, all terms first, and has no registers for them.
-BQ_INLINE void keep_order([[maybe_unused]] __m256i& sum) {
+// Hides from gcc what is in a. Sums of which it knows all terms it adds up as a tree, terms first, and runs
+// out of registers.
+BQ_INLINE void keep_in_register([[maybe_unused]] __m256i& a) {
 #if defined(__GNUC__)
-    __asm__("" : "+x"(sum));
+    __asm__("" : "+x"(a));
 #endif
 }
 
@@ -20,7 +21,7 @@ BQ_INLINE void keep_order([[maybe_unused]] __m256i& sum) {
 BQ_INLINE void add_pairs(__m256i& sum, bool first, __m256i pairs, __m256i factor) {
     const __m256i fours = _mm256_madd_epi16(pairs, factor);
     sum = first ? fours : _mm256_add_epi32(sum, fours);
-    keep_order(sum);
+    keep_in_register(sum);
 }
 
 // Sixteen scales: the even ones in the low half, the odd ones in the high half.

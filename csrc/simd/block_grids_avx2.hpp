@@ -133,6 +133,7 @@ struct EightRunsAvx2 {
         return _mm256_or_si256(odd, _mm256_slli_epi32(odd, 16));
     }
 };
+
 template <>
 struct DotAvx2<FormatId::IQ2_XXS> : GridDotAvx2 {
     struct Opened : EightRunsAvx2 {
@@ -350,11 +351,11 @@ struct DotAvx2<FormatId::IQ1_M> : RaisedDotAvx2 {
                                                     GridAvx2::word(3));
             const __m256i top =
                 _mm256_mullo_epi16(_mm256_shuffle_epi8(words, each), _mm256_set1_epi64x(0x0010008004002000));
-            const __m256i words_16 =
+            const __m256i in_order =
                 _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(top, 12), GridAvx2::splat_words(14)),
                                 GridAvx2::splat_words(1));
-            spread = spread_scales(words_16);
-            excess = _mm256_mullo_epi16(words_16, GridAvx2::splat_words(9));
+            spread = spread_scales(in_order);
+            excess = _mm256_mullo_epi16(in_order, GridAvx2::splat_words(9));
         }
     };
     static BQ_INLINE __m256i chunk(const Opened& o, int, const uint8_t*, int j) {

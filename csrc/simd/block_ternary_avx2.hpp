@@ -12,7 +12,7 @@ struct TritsAvx2 {
     static BQ_INLINE void add(__m256i& sum, bool first, __m256i c, const int8_t* a, __m256i) {
         const __m256i pairs = _mm256_maddubs_epi16(c, Avx2::load(a));
         sum = first ? pairs : _mm256_add_epi16(sum, pairs);
-        keep_order(sum);
+        keep_in_register(sum);
     }
     // Trits are stored one above their values.
     template <class Opened>
@@ -26,7 +26,12 @@ struct DotAvx2<FormatId::TQ1_0> : TritsAvx2 {
     // Bytes whose first trits are those of the chunks, above 128.
     struct Opened {
         __m256i at[8];
+        // The digit counts the thirds of 256 reached, 86 and 171: here what is just below. gcc must not know
+        // them, else it takes two instructions for a comparison with the first.
+        __m256i below_1 = _mm256_set1_epi8(85 - 128), below_2 = _mm256_set1_epi8(170 - 128);
         BQ_INLINE Opened(const uint8_t* b, const uint8_t*) {
+            keep_in_register(below_1);
+            keep_in_register(below_2);
             static_assert(offsetof(BlockTQ1_0, qs) == 0 && offsetof(BlockTQ1_0, qh) == 48);
             const __m256i half = _mm256_set1_epi8(-128);
             at[0] = _mm256_xor_si256(Avx2::load(b), half);
@@ -47,10 +52,9 @@ struct DotAvx2<FormatId::TQ1_0> : TritsAvx2 {
         // Odd multiples of 128 are 128 in a byte.
         static BQ_INLINE __m256i times_3(__m256i a) { return _mm256_add_epi8(_mm256_add_epi8(a, a), a); }
     };
-    // The digit counts the thirds of 256 reached: 86 and 171.
     static BQ_INLINE __m256i chunk(const Opened& o, int, const uint8_t*, int j) {
-        return _mm256_abs_epi8(_mm256_add_epi8(_mm256_cmpgt_epi8(o.at[j], _mm256_set1_epi8(85 - 128)),
-                                               _mm256_cmpgt_epi8(o.at[j], _mm256_set1_epi8(170 - 128))));
+        return _mm256_abs_epi8(
+            _mm256_add_epi8(_mm256_cmpgt_epi8(o.at[j], o.below_1), _mm256_cmpgt_epi8(o.at[j], o.below_2)));
     }
 };
 
