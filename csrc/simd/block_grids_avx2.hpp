@@ -283,7 +283,9 @@ struct DotAvx2<FormatId::IQ1_S> : RaisedDotAvx2 {
         alignas(32) uint16_t index[32];
         __m256i scales, excess;
         BQ_INLINE __m256i factor(int j) const {
-            return in_quarters(_mm256_permute2x128_si256(scales, scales, j < 4 ? 0x00 : 0x11), j);
+            return in_quarters(j < 4 ? _mm256_permute2x128_si256(scales, scales, 0x00)
+                                     : _mm256_permute2x128_si256(scales, scales, 0x11),
+                               j);
         }
         BQ_INLINE void open(const uint8_t* b) {
             // A word for four points: three bits of each, the scale, the shift.

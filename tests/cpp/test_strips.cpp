@@ -112,7 +112,7 @@ TEST_CASE("panels filled from strips are those of the rows") {
         CHECK_FALSE(strip_layout(id).transposed);  // activations are packed in their order
         Rng rng(34);
         const FormatInfo& f = format_info(id);
-        for (int64_t blocks : {int64_t{1}, int64_t{3}, 1280 / f.block_size})
+        for (int64_t blocks : {int64_t{1}, int64_t{3}, int64_t{1280} / f.block_size})
             for (int64_t rows : {1, 5, 9}) {
                 const int64_t k = blocks * f.block_size, strips = 5, n = strips * kernels.lanes;
                 const Input x(table, id, rows, k, rng);
