@@ -81,7 +81,7 @@ def cpu_name() -> str:
 
 
 def where(threads: int, ggml: Ggml | Sequence[Ggml] | None) -> str:
-    """CPU, compiler, versions and date, one line."""
+    """CPU and the best it can, compiler, versions and date, one line."""
     built = [ggml] if isinstance(ggml, Ggml) else ggml or []
     others = [f"{other.version} built for this CPU" for other in built] or ["no ggml"]
     try:
@@ -91,7 +91,8 @@ def where(threads: int, ggml: Ggml | Sequence[Ggml] | None) -> str:
     except ImportError:
         pass
     return (
-        f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}, blockquant {bq.__version__} "
+        f"{cpu_name()} ({bq.available_isas()[-1]}), {threads} thread{'s' if threads > 1 else ''}, "
+        f"blockquant {bq.__version__} "
         f"({bq.cpu_info()['compiler']}), {', '.join(others)}, {time.strftime('%Y-%m-%d')}"
     )
 
