@@ -89,23 +89,27 @@ std::vector<const KernelTable*> matmul_kernels() {
     if (const KernelTable* emulated = emulated_avx_vnni()) tables.push_back(emulated);
 #endif
 #if defined(BQ_HAVE_AVX512)
-    static const KernelTable plain = [] {
-        KernelTable table;
-        fill_avx512(table);
-        fill_avx512_matmul(table);
-        table.isa = "avx512 without extensions";
-        return table;
-    }();
-    if (has_table("avx512")) tables.push_back(&plain);
+    if (has_table("avx512")) {  // filling a table runs code of the set
+        static const KernelTable plain = [] {
+            KernelTable table;
+            fill_avx512(table);
+            fill_avx512_matmul(table);
+            table.isa = "avx512 without extensions";
+            return table;
+        }();
+        tables.push_back(&plain);
+    }
 #elif defined(BQ_HAVE_I8MM)
-    static const KernelTable plain = [] {
-        KernelTable table;
-        fill_neon_dotprod(table);
-        fill_neon_dotprod_matmul(table);
-        table.isa = "neon_dotprod without extensions";
-        return table;
-    }();
-    if (has_table("neon_dotprod")) tables.push_back(&plain);
+    if (has_table("neon_dotprod")) {  // filling a table runs code of the set
+        static const KernelTable plain = [] {
+            KernelTable table;
+            fill_neon_dotprod(table);
+            fill_neon_dotprod_matmul(table);
+            table.isa = "neon_dotprod without extensions";
+            return table;
+        }();
+        tables.push_back(&plain);
+    }
 #endif
     return tables;
 }
