@@ -131,7 +131,7 @@ template <class O>
 BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     constexpr int64_t kTile = 48;
-    constexpr int kMost = O::kManyRegisters ? 6 : 4;
+    constexpr int kMost = O::kManyRegisters ? 6 : 3;  // more rows go part by part there
     const bool by_itself = !O::kManyRegisters && x.rows == 1 && w_row_bytes >= kLongRow;
     for (int64_t first = 0; first < x.rows; first += kTile) {
         const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;

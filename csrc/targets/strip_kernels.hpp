@@ -24,7 +24,7 @@ struct StripKernels {
     MatmulStripPanels panels[kFormatIdLimit] = {};
     // Where memory binds a single activation row either way, and rows of blocks are read a little faster.
     bool only_for_more_rows[kFormatIdLimit] = {};
-    // From this many activation rows on, panels are faster, although they put rows together again; 0: 17.
+    // From this many activation rows on, panels are faster, even if rows are put together for them; 0: 17.
     uint8_t panels_from[kFormatIdLimit] = {};
     TransposeActivations transpose = nullptr;
 
