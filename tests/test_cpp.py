@@ -53,7 +53,8 @@ def build_and_test(preset: str, directory: Path, *options: str) -> None:
         cwd=ROOT,
     )
     run(cmake, "--build", str(directory), "-j2", cwd=ROOT)
-    output = run(str(Path(cmake).with_name("ctest")), "--test-dir", str(directory), "--output-on-failure", cwd=ROOT)
+    ctest = str(Path(cmake).with_name("ctest"))
+    output = run(ctest, "--test-dir", str(directory), "--output-on-failure", "-j2", cwd=ROOT)
     assert "100% tests passed" in output
 
 
