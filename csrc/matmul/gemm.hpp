@@ -3,6 +3,7 @@
 // layouts.
 #pragma once
 
+#include "matmul/integer_panel.hpp"
 #include "matmul/packed_rows.hpp"
 #include "matmul/panel.hpp"
 #include "matmul/tile.hpp"
@@ -40,25 +41,12 @@ struct Tile {
         const Floats scale = T::load(w.scales + index * kLanes);
         unroll<kCount>([&](auto r)
                            BQ_INLINE_LAMBDA { sum[r] = T::mul_add(T::to_floats(whole[r]), scale, sum[r]); });
-        if constexpr (P::kMinima && P::kMinimumRun == 0) {
+        if constexpr (P::kFloatMinima) {
             const Floats minimum = T::load(w.minima + index * kLanes);
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
                 sum[r] = T::mul_sub_from(minimum, T::splat(sums[index * kCount + r]), sum[r]);
             });
         }
-    }
-
-    // The minima of a super-block, from sum[row].
-    BQ_INLINE void subtract_minima(const P& w, int block, Floats (&sum)[kCount]) const {
-        constexpr int kPairs = 128 / P::kMinimumRun;
-        typename T::Ints whole[kCount];
-        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { whole[r] = T::splat_ints(0); });
-        const int16_t* pairs = reinterpret_cast<const int16_t*>(sums) + 2 * block * kPairs * kCount;
-        for (int i = 0; i < kPairs; ++i)
-            T::add_words(w.integer_minima + 2 * (block * kPairs + i) * kLanes, pairs + 2 * i * kCount, whole);
-        const Floats dmin = T::load(w.minima + block * kLanes);
-        unroll<kCount>(
-            [&](auto r) BQ_INLINE_LAMBDA { sum[r] = T::mul_sub_from(T::to_floats(whole[r]), dmin, sum[r]); });
     }
 
     // The sums of all runs under an activation scale, times that scale, onto `out`, or into it. They wait in
@@ -72,7 +60,7 @@ struct Tile {
         for (int block = 0; block < depth / P::kActivations; ++block) {
             Floats part[kCount];
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { part[r] = T::zero(); });
-            if constexpr (P::kMinimumRun != 0) subtract_minima(w, block, part);
+            if constexpr (P::kMinimumRun != 0) w.integer_minima.template subtract<kCount>(sums, block, part);
             for (int i = 0; i < kRuns; ++i) add_run(w, block * kRuns + i, part);
             const bool sets = is_first && block == 0;
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
@@ -88,10 +76,9 @@ struct Tile {
     }
 };
 
-// One panel, elements at to at + depth - 1, against the tile of kCount rows from `first` on.
 template <class T, class P, int kCount>
-BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t first, int64_t at, int depth,
-                               float (*out)[T::kLanes]) {
+BQ_INLINE void multiply_runs(const P& panel, const PackedRows& x, int64_t first, int64_t at, int depth,
+                             float (*out)[T::kLanes]) {
     constexpr int kRun = P::kRun, kActivations = P::kActivations;
     constexpr int kSumRun =
         P::kMinimumRun != 0 ? 2 * P::kMinimumRun : kRun;  // elements of four bytes of sums
@@ -102,10 +89,38 @@ BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t firs
     tile.multiply(panel, depth, at == 0, out);
 }
 
+// The panel of a format: O as in Panel.
+template <bool kIntegers, class S, class T, FormatId id, class O>
+struct PanelOf {
+    using Type = Panel<S, T, id, O>;
+};
+template <class S, class T, FormatId id>
+struct PanelOf<true, S, T, id, void> {
+    using Type = IntegerPanel<S, T, id>;
+};
+template <class S, class T, FormatId id>
+constexpr bool scales_stay_integers() {
+    if constexpr (T::kIntegerScales) return SuperBlock<S, id>::kKnown;
+    return false;
+}
+template <class S, class T, FormatId id, class O = void>
+using ChosenPanel = typename PanelOf<scales_stay_integers<S, T, id>(), S, T, id, O>::Type;
+
+// One panel, elements at to at + depth - 1, against the tile of kCount rows from `first` on.
+template <class T, class P, int kCount>
+BQ_NOINLINE void multiply_tile(const P& panel, const PackedRows& x, int64_t first, int64_t at, int depth,
+                               float (*out)[T::kLanes]) {
+    if constexpr (requires { panel.template multiply<kCount>(x, first, at, depth, out); }) {
+        panel.template multiply<kCount>(x, first, at, depth, out);
+    } else {
+        multiply_runs<T, P, kCount>(panel, x, first, at, depth, out);
+    }
+}
+
 template <class S, class T, FormatId id, class O = void>
 void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const PackedRows& x,
                    float* y, int64_t ldy) {
-    using P = Panel<S, T, id, O>;
+    using P = ChosenPanel<S, T, id, O>;
     P panel;
     multiply_panels<T, P::kRows, kPanelDepth, P::kBytes>(
         {begin, end, x.rows, x.k, y, ldy},

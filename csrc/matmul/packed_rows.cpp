@@ -122,6 +122,8 @@ void pack_tile(const Activations& x, int64_t first, int count, int valid, const 
     interleave(count, valid, k / 4, reinterpret_cast<uint32_t*>(q), [&](int r, int64_t at, int64_t) {
         return reinterpret_cast<const uint8_t*>(x.q + (first + r) * k + 4 * at);
     });
+    if (shape.raised)
+        for (int64_t i = 0; i < count * k; ++i) q[i] = static_cast<int8_t>(q[i] ^ -128);
     interleave(count, valid, scales, reinterpret_cast<uint32_t*>(scale), [&](int r, int64_t at, int64_t) {
         return reinterpret_cast<const uint8_t*>(x.scales + (first + r) * scales + at);
     });

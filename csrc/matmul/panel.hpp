@@ -2,6 +2,7 @@
 // the common form, four elements of each row side by side, as T::dots wants them. See README.md.
 #pragma once
 
+#include "matmul/integer_minima.hpp"
 #include "matmul/packed_rows.hpp"
 #include "simd/super_block.hpp"
 #include "simd/unpack.hpp"
@@ -83,13 +84,6 @@ struct IntegerBlock<true, S, id> : SuperBlock<S, id> {
     using Words = typename S::Words;
 };
 
-// Activation rows of a tile for weights up to kTop.
-template <class T, int kTop>
-constexpr int tile_rows() {
-    if constexpr (requires { T::template rows<kTop>(); }) return T::template rows<kTop>();
-    return T::kRows;
-}
-
 // O opens super-blocks in another way than Unpack, as simd/block_vbmi.hpp does; void where nothing does.
 template <class S, class T, FormatId id, class O = void>
 struct Panel {
@@ -129,20 +123,18 @@ struct Panel {
                                              : kLargest;
 
     // Activation rows of a tile. Two runs under one activation scale have sums of three kinds in registers.
-    static constexpr int kRows = kActivations == 2 * kRun ? kSmallTile : tile_rows<T, kTop>();
+    static constexpr int kRows = kActivations == 2 * kRun ? kSmallTile : T::kRows;
 
     static constexpr PanelShape shape() {
-        return {kRun, kOffset, kMinima, kActivations, kRows, kLanes, kMinimumRun};
+        return {kRun, kOffset, kMinima, kActivations, kRows, kLanes, kMinimumRun, false};
     }
 
-    static constexpr int kFloatMinima = kMinimumRun != 0 ? kPanelDepth / 256 : kPanelDepth / kRun;
-    alignas(64) uint8_t q[kPanelDepth * kLanes];                    // [depth / 4][lane][4]
-    alignas(64) float scales[kPanelDepth / kRun * kLanes];          // [depth / kRun][lane]
-    alignas(64) float minima[kMinima ? kFloatMinima * kLanes : 1];  // likewise, or dmin: [depth / 256][lane]
-    // [depth / (2 * kMinimumRun)][lane][2]
-    alignas(64) int16_t
-        integer_minima[kMinimumRun != 0 ? kPanelDepth / (kMinimumRun + (kMinimumRun == 0)) * kLanes : 1];
-
+    static constexpr bool kFloatMinima = kMinima && kMinimumRun == 0;
+    alignas(64) uint8_t q[kPanelDepth * kLanes];                               // [depth / 4][lane][4]
+    alignas(64) float scales[kPanelDepth / kRun * kLanes];                     // [depth / kRun][lane]
+    alignas(64) float minima[kFloatMinima ? kPanelDepth / kRun * kLanes : 1];  // likewise
+    [[no_unique_address]] IntegerMinima<kMinimumRun != 0, S, T, Block, kMinimumRun, kPanelDepth>
+        integer_minima;
     alignas(64) int32_t negatives[kFlips ? kPanelDepth / kRun * kLanes : 1];  // [depth / kRun][lane]
 
     static constexpr int kBytes = kPanelDepth / Form::elements * Form::bytes;
@@ -200,7 +192,7 @@ struct Panel {
                     negatives[(element / 32 + j) * kLanes + lane + i] = T::sum_of_negatives(c[i]);
             }
         });
-        if constexpr (kMinimumRun != 0) fill_integer_minima(rows, element, lane);
+        if constexpr (kMinimumRun != 0) integer_minima.fill(rows, element, lane);
         if constexpr (kRun == 256) {
             for (int i = 0; i < 8; ++i) scales[element / 256 * kLanes + lane + i] = Block::d(rows[i]);
         } else {
@@ -210,8 +202,7 @@ struct Panel {
                 const int64_t to = (element / kRun + 8 * part) * kLanes + lane;
                 const int count = kRuns - 8 * part < 8 ? kRuns - 8 * part : 8;
                 transpose_floats(scale, part, scales + to, count);
-                if constexpr (kMinima && kMinimumRun == 0)
-                    transpose_floats(minimum, part, minima + to, count);
+                if constexpr (kFloatMinima) transpose_floats(minimum, part, minima + to, count);
             }
         }
         for (int i = 0; i < 8; ++i) rows[i] += kBlocks * Form::bytes;
@@ -225,16 +216,6 @@ struct Panel {
                 for (int j = 0; j < 4; ++j)
                     O::store_chunk(to[i + which] + 64 * j, O::chunk(o, which, rows[i + which], j));
         }
-    }
-
-    BQ_INLINE void fill_integer_minima(const uint8_t* const (&rows)[8], int element, int lane) {
-        typename S::Bytes words[8];
-        for (int i = 0; i < 8; ++i) {
-            words[i] = Block::minima_once(rows[i]);
-            minima[element / 256 * kLanes + lane + i] = Block::dmin(rows[i]);
-        }
-        int16_t* to = integer_minima + element / kMinimumRun * kLanes + 2 * lane;
-        S::transpose(words, reinterpret_cast<uint8_t*>(to), 4 * kLanes, 128 / kMinimumRun);
     }
 
     static BQ_INLINE void transpose_floats(const typename S::Floats (&from)[8][2], int part, float* to,

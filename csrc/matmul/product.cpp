@@ -225,7 +225,7 @@ struct Product {
         const MatmulStrips of_strips = strips.lanes == w.lanes ? strips[w.format->id] : nullptr;
         const MatmulStripPanels strip_panels = strips.panels[static_cast<int>(w.format->id)];
         choose_panels(kernel.matmul_panels != nullptr,
-                      of_strips ? strips.panel_rows(w.format->id) : kPanelRows);
+                      of_strips ? strips.panel_rows(w.format->id) : kernel.panels_from);
         const bool transposed = of_strips != nullptr && any_few() && strip_layout(w.format->id).transposed;
         Sizes sizes;
         const int64_t quantized = sizes.add(layout.bytes);

@@ -20,8 +20,8 @@ struct StripPanel {
     static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
     static constexpr int kBlocks = kPanelDepth / Form::elements;
     static constexpr int kBytes = kBlocks * kWords / V::kLanes;  // of a row in a panel, on average
-    static_assert(P::kFlips ? F::kOffset == 0 : F::kOffset == P::kOffset);
-    static_assert(P::kRun <= 32 && P::kMinimumRun == 0 && P::kMinima == F::kMinima);
+    static constexpr bool kIntegers = F::kSuper;                 // the panel is an IntegerPanel
+    static_assert(P::kMinima == F::kMinima);
 
     P panel;
 
@@ -30,34 +30,57 @@ struct StripPanel {
     BQ_INLINE void group(const typename F::Open& o, int element, int lane) {
         typename V::Bytes u[8];
         F::template weights<g>(o, u);
-        uint8_t* const q = panel.q + element * P::kLanes + 4 * lane;
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA { V::store_bytes(q + 4 * P::kLanes * i, u[i]); });
+        uint8_t* const q = reinterpret_cast<uint8_t*>(panel.q) + element * P::kLanes + 4 * lane;
+        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
+            if constexpr (kIntegers && F::kOffset != 0) u[i] = V::sub_bytes(u[i], V::splat(F::kOffset));
+            V::store_bytes(q + 4 * P::kLanes * i, u[i]);
+        });
+        if constexpr (kIntegers)
+            integer_scales<g>(o, element, lane);
+        else
+            float_scales<g>(o, element, lane, u);
+    }
+
+    template <int g>
+    BQ_INLINE void float_scales(const typename F::Open& o, int element, int lane,
+                                const typename V::Bytes (&u)[8]) {
+        static_assert(P::kFlips ? F::kOffset == 0 : F::kOffset == P::kOffset);
         if constexpr (P::kFlips)
             V::store_ints(panel.negatives + element / 32 * P::kLanes + lane, V::sum_of_negatives(u));
         unroll<32 / P::kRun>([&](auto part) BQ_INLINE_LAMBDA {
             constexpr int kPart = decltype(part)::value, kRun = 32 / P::kRun * g + kPart;
             const int at = (element / P::kRun + kPart) * P::kLanes + lane;
-            V::store(panel.scales + at, scale<kRun>(o));
-            if constexpr (P::kMinima) V::store(panel.minima + at, minimum<g, kPart>(o));
+            V::store(panel.scales + at, F::template scale<kRun % F::kScales>(o));
+            if constexpr (P::kMinima)
+                V::store(panel.minima + at, V::mul(F::minus_minimum(o), V::splat(-1.0f)));
         });
     }
 
-    template <int run>
-    static BQ_INLINE typename V::Floats scale(const typename F::Open& o) {
-        if constexpr (!F::kSuper)
-            return F::template scale<run % F::kScales>(o);
-        else if constexpr (F::kRun == 256)
-            return F::d(o);
-        else
-            return V::mul(V::to_floats(F::template scale<run>(o)), F::d(o));
+    template <int g>
+    BQ_INLINE void integer_scales(const typename F::Open& o, int element, int lane) {
+        if constexpr (!P::kUnitScale)
+            unroll<32 / P::kRun>([&](auto part) BQ_INLINE_LAMBDA {
+                constexpr int kPart = decltype(part)::value;
+                const typename V::Ints scale = F::template scale<32 / P::kRun * g + kPart>(o);
+                store_pair(panel.scales, element / P::kRun + kPart, lane, scale, scale);
+            });
+        if constexpr (P::kMinima) {
+            const typename V::Ints both = F::template less<g>(o);  // the minima of the halves
+            if constexpr (P::kRun == 16)
+                store_pair(panel.minima.words, element / 32, lane, both, high_word(both));
+            else if constexpr (g % 2 == 0)
+                store_pair(panel.minima.words, element / 64, lane, both, F::template less<g + 1>(o));
+        }
     }
-    template <int g, int part>
-    static BQ_INLINE typename V::Floats minimum(const typename F::Open& o) {
-        if constexpr (!F::kSuper)
-            return V::mul(F::minus_minimum(o), V::splat(-1.0f));
-        else
-            return V::mul(V::to_floats(V::template int_field<16 * part>(F::template less<g>(o), 0xffff)),
-                          F::dmin(o));
+    static BQ_INLINE typename V::Ints high_word(typename V::Ints a) {
+        return V::template int_field<16>(a, 0xffff);
+    }
+    // The lower words of `low` and `high`.
+    static BQ_INLINE void store_pair(int16_t* to, int index, int lane, typename V::Ints low,
+                                     typename V::Ints high) {
+        const auto words =
+            V::add(V::template int_field<0>(low, 0xffff), V::template int_field<-16>(high, -65536));
+        V::store_bytes(reinterpret_cast<uint8_t*>(to + 2 * (index * P::kLanes + lane)), words);
     }
 
     // The strips `first` to `last` - 1, at most kStrips, elements at to at + depth - 1. Where strips are
@@ -73,18 +96,24 @@ struct StripPanel {
             for (int element = 0; element < depth;
                  element += Form::elements, words += kWords, headers += kHeaders) {
                 const typename F::Open o(words, headers);
+                if constexpr (kIntegers) {
+                    const int to = element / 256 * P::kLanes + V::kLanes * s;
+                    V::store(panel.d + to, F::d(o));
+                    if constexpr (P::kMinima) V::store(panel.minima.dmin + to, F::dmin(o));
+                }
                 unroll<Form::elements / 32>([&](auto g) BQ_INLINE_LAMBDA {
                     group<decltype(g)::value>(o, element + 32 * g, V::kLanes * s);
                 });
             }
         }
+        if constexpr (kIntegers) panel.finish(depth);
     }
 };
 
 template <class S, class T, class V, FormatId id>
 void matmul_strip_panels(const uint8_t* strips, int64_t row_bytes, int64_t begin, int64_t end,
                          const PackedRows& x, float* y, int64_t ldy) {
-    using P = Panel<S, T, id>;
+    using P = ChosenPanel<S, T, id>;
     using Filler = StripPanel<V, P, id>;
     constexpr int kLanes = V::kLanes;
     Filler filler;

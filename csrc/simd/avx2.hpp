@@ -113,6 +113,12 @@ struct Avx2 {
         return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(bytes, bytes));
     }
     static BQ_INLINE Words splat_words(int value) { return _mm256_set1_epi16(static_cast<short>(value)); }
+    // Words 8 * half to 8 * half + 7, each twice.
+    static BQ_INLINE Words eight_words_twice(Words a, int half) {
+        const __m256i each =
+            _mm256_cvtepu16_epi32(half == 0 ? _mm256_castsi256_si128(a) : _mm256_extracti128_si256(a, 1));
+        return _mm256_or_si256(each, _mm256_slli_epi32(each, 16));
+    }
     static BQ_INLINE Words sub_words(Words a, Words b) { return _mm256_sub_epi16(a, b); }
     static BQ_INLINE Ints dot_words(Words a, const int16_t* b) { return _mm256_madd_epi16(a, load(b)); }
 

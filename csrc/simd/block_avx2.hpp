@@ -1,5 +1,6 @@
 // What the fused dot of super-blocks (csrc/matmul/dot_blocks.hpp) needs of AVX2:
 //   kChunk         elements that are multiplied at once
+//   kEightRows     whether a weight row meets five to eight activation rows at a time too
 //   spread, factor the integer scales, laid out so that factor(spread, j) has those of chunk j, one for each
 //                  pair
 //   Dot<id>        Opened, what is made of kTogether super-blocks at once; chunk(opened, which, b, j), the
@@ -25,6 +26,7 @@ struct BlockAvx2 {
     using Ints = __m256i;
     using Floats = __m256;
     static constexpr int kChunk = 32;
+    static constexpr bool kEightRows = true;
 
     static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
     static BQ_INLINE Floats splat(float value) { return _mm256_set1_ps(value); }

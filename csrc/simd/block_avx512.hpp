@@ -15,6 +15,7 @@ struct BlockAvx512 {
     using Ints = __m512i;
     using Floats = __m512;
     static constexpr int kChunk = 64;
+    static constexpr bool kEightRows = false;  // not measured
 
     static BQ_INLINE Floats zero() { return _mm512_setzero_ps(); }
     static BQ_INLINE Floats splat(float value) { return _mm512_set1_ps(value); }

@@ -23,7 +23,7 @@ struct TileAvx2 {
     static constexpr int kFloatRows = 6;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = false;
-    static constexpr bool kIntegerBlocks = false;
+    static constexpr bool kIntegerBlocks = false, kIntegerScales = true;
 
     static BQ_INLINE Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
     static BQ_INLINE void store(float* p, Floats a) {
@@ -55,6 +55,23 @@ struct TileAvx2 {
         return {both, both};
     }
 
+    static BQ_INLINE Ints splat_word_pairs(int word) {
+        const __m256i all = _mm256_set1_epi16(static_cast<short>(word));
+        return {all, all};
+    }
+    static BQ_INLINE Ints load_words(const int16_t* p) {
+        return load_bytes(reinterpret_cast<const uint8_t*>(p));
+    }
+    static BQ_INLINE Ints load_ints(const int32_t* p) {
+        return load_bytes(reinterpret_cast<const uint8_t*>(p));
+    }
+    static BQ_INLINE void store_ints(int32_t* p, Ints a) {
+        for (int h = 0; h < 2; ++h) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8 * h), a.v[h]);
+    }
+    static BQ_INLINE Ints sub_ints(Ints a, Ints b) {
+        return {_mm256_sub_epi32(a.v[0], b.v[0]), _mm256_sub_epi32(a.v[1], b.v[1])};
+    }
+
     // The compiler must add one after the other: as a tree the terms would not fit the registers.
     static BQ_INLINE void keep_order([[maybe_unused]] Ints& sum) {
 #if defined(__GNUC__)
@@ -72,36 +89,44 @@ struct TileAvx2 {
         return kTop <= 15 ? 8 : kTop <= 31 ? 4 : kTop <= 63 ? 2 : 1;
     }
 
-    // Where each product of pairs is widened at once, eight sums of int32 and eight of floats are too many.
-    template <int kTop>
-    static constexpr int rows() {
-        return kTop <= 127 && pairs<kTop>() == 1 ? 3 : kRows;
-    }
-
     template <int kTop, int kSteps, int kCount>
     static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {
-        constexpr int kPairs = pairs<kTop>() < kSteps ? pairs<kTop>() : kSteps;
-        const __m256i ones = _mm256_set1_epi16(1);
         unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = splat_ints(start[r]); });
+        add_scaled_dots<(pairs<kTop>() < kSteps ? pairs<kTop>() : kSteps), kSteps, false>(
+            w, a, splat_word_pairs(1), sum);
+    }
+
+    template <int kPairs, int kSteps, bool kRaised, int kCount>
+    static BQ_INLINE void add_scaled_dots(const uint8_t* w, const int8_t* a, Ints scale,
+                                          Ints (&sum)[kCount]) {
         unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
             Ints words[kCount];
             unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
                 const int step = part * kPairs + i;
                 const Ints u = load_bytes(w + 64 * step);
                 unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-                    const __m256i x = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r)));
+                    const __m256i x = four(a, kCount * step + r);
                     for (int h = 0; h < 2; ++h) {
-                        const __m256i products = _mm256_maddubs_epi16(u.v[h], x);
+                        const __m256i products =
+                            kRaised ? _mm256_maddubs_epi16(x, u.v[h]) : _mm256_maddubs_epi16(u.v[h], x);
                         words[r].v[h] = i == 0 ? products : _mm256_add_epi16(words[r].v[h], products);
                     }
                     keep_order(words[r]);
+                    // At once, so that they do not take registers: eight sums need them.
+                    if constexpr (kPairs == 1) add_words(words[r], scale, sum[r]);
                 });
             });
-            unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-                for (int h = 0; h < 2; ++h)
-                    sum[r].v[h] = _mm256_add_epi32(sum[r].v[h], _mm256_madd_epi16(words[r].v[h], ones));
-                keep_order(sum[r]);
-            });
+            if constexpr (kPairs > 1)
+                unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { add_words(words[r], scale, sum[r]); });
+        });
+    }
+
+    template <int kCount>
+    static BQ_INLINE void add_words(const int16_t* w, const int16_t* a, Ints (&sum)[kCount]) {
+        const Ints words = load_words(w);
+        unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
+            const __m256i two = _mm256_set1_epi32(load_as<int32_t>(a + 2 * r));
+            add_words(words, {two, two}, sum[r]);
         });
     }
 
@@ -112,14 +137,21 @@ struct TileAvx2 {
         return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_unpackhi_epi64(two, two)));
     }
 
-    // The complement of x is -x - 1, so `negatives` make up for it. No pair saturates: a weight of -128 meets
-    // at most 126, and two times -128 times 128 is the least of int16.
+    // The complement of x is -x - 1, so `negatives` make up for it.
     template <int kSteps, int kCount>
     static BQ_INLINE void signed_dots(const uint8_t* w, const int8_t* a, const int32_t* negatives,
                                       Ints (&sum)[kCount]) {
-        const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
-        const Ints first = load_bytes(reinterpret_cast<const uint8_t*>(negatives));
+        const Ints first = load_ints(negatives);
         unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = first; });
+        add_scaled_signed_dots<kSteps>(w, a, splat_word_pairs(1), sum);
+    }
+
+    // No pair saturates: a weight of -128 meets at most 126, and two times -128 times 128 is the least of
+    // int16.
+    template <int kSteps, int kCount>
+    static BQ_INLINE void add_scaled_signed_dots(const uint8_t* w, const int8_t* a, Ints scale,
+                                                 Ints (&sum)[kCount]) {
+        const __m256i zero = _mm256_setzero_si256();
         unroll<kSteps>([&](auto step) BQ_INLINE_LAMBDA {
             const Ints u = load_bytes(w + 64 * step);
             Ints magnitude, negative;
@@ -128,15 +160,23 @@ struct TileAvx2 {
                 negative.v[h] = _mm256_cmpgt_epi8(zero, u.v[h]);
             }
             unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA {
-                const __m256i x = _mm256_set1_epi32(load_as<int32_t>(a + 4 * (kCount * step + r)));
-                for (int h = 0; h < 2; ++h) {
-                    const __m256i words =
-                        _mm256_maddubs_epi16(magnitude.v[h], _mm256_xor_si256(x, negative.v[h]));
-                    sum[r].v[h] = _mm256_add_epi32(sum[r].v[h], _mm256_madd_epi16(words, ones));
-                }
-                keep_order(sum[r]);
+                const __m256i x = four(a, kCount * step + r);
+                Ints words;
+                for (int h = 0; h < 2; ++h)
+                    words.v[h] = _mm256_maddubs_epi16(magnitude.v[h], _mm256_xor_si256(x, negative.v[h]));
+                add_words(words, scale, sum[r]);
             });
         });
+    }
+
+  private:
+    static BQ_INLINE __m256i four(const int8_t* a, int i) {
+        return _mm256_set1_epi32(load_as<int32_t>(a + 4 * i));
+    }
+    static BQ_INLINE void add_words(const Ints& words, const Ints& factors, Ints& sum) {
+        for (int h = 0; h < 2; ++h)
+            sum.v[h] = _mm256_add_epi32(sum.v[h], _mm256_madd_epi16(words.v[h], factors.v[h]));
+        keep_order(sum);
     }
 };
 

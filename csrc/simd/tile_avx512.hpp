@@ -21,7 +21,7 @@ struct TileAvx512 {
     static constexpr int kFloatRows = 7;
     static constexpr int kLargestWeight = 255;
     static constexpr bool kSignedWeights = false;
-    static constexpr bool kIntegerBlocks = true;
+    static constexpr bool kIntegerBlocks = true, kIntegerScales = false;
 
     static BQ_INLINE Floats load(const float* p) { return {_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16)}; }
     static BQ_INLINE void store(float* p, Floats a) {

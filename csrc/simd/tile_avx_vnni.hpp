@@ -9,10 +9,7 @@ namespace {
 
 struct TileAvxVnni : TileAvx2 {
     static constexpr int kLargestWeight = 255;
-    template <int>
-    static constexpr int rows() {
-        return kRows;
-    }
+    static constexpr bool kIntegerScales = false;
 
     template <int kTop, int kSteps, int kCount>
     static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {

@@ -15,7 +15,7 @@ struct TileNeon {
     static constexpr int kFloatRows = 8;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
-    static constexpr bool kIntegerBlocks = false;
+    static constexpr bool kIntegerBlocks = false, kIntegerScales = false;
 
     static BQ_INLINE Floats load(const float* p) { return Neon::load8(p); }
     static BQ_INLINE void store(float* p, Floats a) { Neon::store8(p, a); }

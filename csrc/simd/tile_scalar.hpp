@@ -16,6 +16,16 @@
 //   add_dots        as dots, onto what sum holds
 //   add_words       for each row the products of two words a lane, onto what sum holds: weights [lane][2],
 //                   activations [row][2]
+//   kIntegerScales  super-blocks stay integers up to 256 elements (matmul/integer_panel.hpp): then there are
+//                   add_words and
+//   add_scaled_dots<kPairs, kSteps, kRaised>
+//                   the products of kSteps groups of four, times the words `scale`, onto what sum holds;
+//                   int16 can add up kPairs products of pairs. kRaised: of signed weights and unsigned
+//                   activations
+//   add_scaled_signed_dots<kSteps>
+//                   the same for signed weights of eight bits; the activations of negative ones are
+//                   complemented
+//   splat_word_pairs, load_words, load_ints, store_ints, sub_ints
 #pragma once
 
 #include "simd/scalar.hpp"
@@ -29,7 +39,7 @@ struct TileScalar {
     static constexpr int kFloatRows = 4;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
-    static constexpr bool kIntegerBlocks = false;
+    static constexpr bool kIntegerBlocks = false, kIntegerScales = false;
     struct Ints {
         int32_t v[kLanes];
     };

@@ -60,6 +60,7 @@ struct PanelShape {
     int lanes;      // weight rows of a panel
     // Elements of a minimum where minima are integers: sums then go in pairs of int16. Otherwise 0.
     int minimum_run;
+    bool raised;  // activations go as unsigned bytes, 128 above
 };
 
 struct PackedRows {
@@ -133,6 +134,7 @@ struct FormatKernels {
     MatmulI8 matmul_i8 = nullptr;  // nullptr for the float formats
     MatmulPanels matmul_panels = nullptr;
     PanelShape panel_shape{};  // of matmul_panels
+    int panels_from = 5;       // activation rows from which on matmul_panels is faster than matmul_i8
     MatmulF32 matmul_f32 = nullptr;
     MatmulFloatPanels matmul_float_panels = nullptr;
     int float_panels_from = 5;     // activation rows

@@ -311,6 +311,14 @@ std::vector<uint8_t> random_rows(FormatId id, int64_t rows, int64_t k, Rng& rng)
     return bytes;
 }
 
+std::vector<uint8_t> rows_of_byte(FormatId id, int64_t rows, int64_t k, uint8_t byte, Rng& rng) {
+    const FormatInfo& f = format_info(id);
+    std::vector<uint8_t> bytes(static_cast<size_t>(rows * f.row_bytes(k)), byte);
+    for (size_t at = 0; at < bytes.size(); at += static_cast<size_t>(f.type_size))
+        set_scales(id, bytes.data() + at, rng);
+    return bytes;
+}
+
 #if defined(_WIN32)
 GuardedBytes::GuardedBytes(const std::vector<uint8_t>& bytes) : data_(new uint8_t[bytes.size()]) {
     std::memcpy(data_, bytes.data(), bytes.size());

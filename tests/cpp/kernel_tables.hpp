@@ -31,6 +31,8 @@ void reference_decode(FormatId id, const uint8_t* row, float* out, int64_t k);
 
 // `rows` rows of k elements: random integers, with scales and minima of an ordinary size.
 std::vector<uint8_t> random_rows(FormatId id, int64_t rows, int64_t k, Rng& rng);
+// The same with all other bytes equal; of a quantized format.
+std::vector<uint8_t> rows_of_byte(FormatId id, int64_t rows, int64_t k, uint8_t byte, Rng& rng);
 // Random bits, scales included: infinities, NaNs, subnormals.
 std::vector<uint8_t> random_bytes(size_t count, Rng& rng);
 

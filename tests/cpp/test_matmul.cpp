@@ -230,7 +230,7 @@ TEST_CASE("products of bfloat16 weights and activations are the float64 products
 TEST_CASE("a result depends neither on how many rows are given nor on the range of weight rows") {
     for_each_kernel([](const KernelTable& table, FormatId id) {
         Rng rng(9);
-        const int64_t k = some_width(id, 11), n = 9, rows = 39, row_bytes = format_info(id).row_bytes(k);
+        const int64_t k = some_width(id, 11), n = 41, rows = 39, row_bytes = format_info(id).row_bytes(k);
         const bool is_float = format_info(id).is_float();
         const std::vector<uint8_t> w = random_rows(id, n, k, rng);
         std::vector<float> x(rows * k);
@@ -260,8 +260,8 @@ TEST_CASE("a result depends neither on how many rows are given nor on the range 
             std::vector<float> whole(rows * n);
             run(int8, 0, rows, 0, n, whole.data(), n);
             int64_t differ = 0;
-            for (int64_t count : {1, 2, 3, 4, 5, 6, 7, 9, 11, 33}) {
-                for (const auto& [begin, end] : {std::pair{0, 3}, {1, 4}, {4, 7}, {8, 9}, {0, 9}}) {
+            for (int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 33}) {
+                for (const auto& [begin, end] : {std::pair{0, 3}, {1, 4}, {4, 7}, {8, 9}, {0, 9}, {1, 41}}) {
                     const int64_t ldy = n + 2;
                     std::vector<float> y(count * ldy, -77.0f);
                     run(int8, 5, count, begin, end, y.data(), ldy);
@@ -314,6 +314,29 @@ TEST_CASE("nothing is read past the weights or the activations, at any address, 
             const PackedRows packed = layout.view(packed_bytes.data(), rows, k);
             pack_rows(x, 0, rows, shape, packed);
             table[id].matmul_panels(w.data(), row_bytes, 0, n, packed, y, n);
+        }
+    });
+}
+
+TEST_CASE("products of blocks of equal bytes and the largest activations neither saturate nor overflow") {
+    for_each_kernel([](const KernelTable& table, FormatId id) {
+        if (format_info(id).is_float()) return;
+        const int64_t k = some_width(id, format_info(id).block_size == 256 ? 2 : 9), n = 3, rows = 8;
+        Rng rng(41);
+        for (int byte : {0x00, 0x0f, 0x7f, 0x80, 0xf0, 0xff}) {
+            CAPTURE(byte);
+            const std::vector<uint8_t> w = rows_of_byte(id, n, k, static_cast<uint8_t>(byte), rng);
+            Input x(table, id, rows, k, rng);
+            for (int64_t r = 0; r < rows; ++r)  // all of one sign, of both by turns, of both in halves of 16
+                for (int64_t i = 0; i < k; ++i)
+                    x.x[r * k + i] = (r + (r < 2 ? 0 : r < 5 ? i : i / 8)) % 2 == 0 ? 127.0f : -127.0f;
+            x.quantize(table);
+            std::vector<float> few(rows * n, NAN), many(rows * n, NAN);
+            const int64_t row_bytes = format_info(id).row_bytes(k);
+            table[id].matmul_i8(w.data(), row_bytes, 0, n, x.quantized, few.data(), n);
+            check_products(x, w, n, few);
+            table[id].matmul_panels(w.data(), row_bytes, 0, n, x.packed, many.data(), n);
+            check_products(x, w, n, many);
         }
     });
 }
