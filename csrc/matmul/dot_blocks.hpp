@@ -32,9 +32,14 @@ struct BlockDot {
     static constexpr bool kOwnLess = !IsSame<typename B::Floats, typename S::Floats>::value;
     typename S::Floats less[kOwnLess ? kRows : 1];
 
+    // Row r of those from `first_row` on; the last one again where there are no more.
+    static BQ_INLINE int64_t row_of(int64_t first_row, int r, int valid) {
+        return first_row + (r < valid ? r : valid - 1);
+    }
+
     BQ_INLINE void begin(const Activations& x, int64_t first_row, int valid) {
         for (int r = 0; r < kRows; ++r) {
-            const int64_t row = first_row + (r < valid ? r : valid - 1);
+            const int64_t row = row_of(first_row, r, valid);
             if constexpr (kRowStep == 0) q[r] = x.q + row * x.k;
             scales[r] = x.scales + row * (x.k / 256);
             sums[r] = x.whole_sums + row * (x.k / 16);
@@ -147,6 +152,15 @@ struct BlockDot {
     }
 };
 
+// Whether a weight row meets five to eight activation rows at a time too: unpacking the points of grids and
+// trits costs more than what eight rows spare by sharing a panel (measured).
+template <class B, FormatId id>
+constexpr bool takes_eight_rows() {
+    using enum FormatId;
+    return B::kEightRows && (id == IQ1_S || id == IQ1_M || id == IQ2_XXS || id == IQ2_XS || id == IQ2_S ||
+                             id == IQ3_XXS || id == IQ3_S || id == TQ1_0 || id == TQ2_0);
+}
+
 // Eight activation rows, of which `valid` exist, against at most kWeightsOfEight weight rows: part by part of
 // k, of which a copy stays in the level-1 cache, where the rows themselves, often 4 KiB apart, would fall
 // into a few places.
@@ -169,7 +183,7 @@ BQ_INLINE void multiply_eight(const uint8_t* w, int64_t w_row_bytes, int64_t cou
         int8_t* to = part;
         for (int64_t i = at; i < end; i += kChunk)
             for (int r = 0; r < 8; ++r, to += kChunk)
-                memcpy(to, x.q + (first + (r < valid ? r : valid - 1)) * x.k + i, kChunk);
+                memcpy(to, x.q + Dot::row_of(first, r, valid) * x.k + i, kChunk);
         for (int64_t v = 0; v < count; ++v) {
             dot.go_on(sums[v]);
             dot.add(w + v * w_row_bytes + at / 256 * CommonForm<id>::bytes, at / 256, end / 256);
@@ -185,7 +199,7 @@ template <class B, FormatId id>
 void matmul_blocks(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const Activations& x,
                    float* y, int64_t ldy) {
     int64_t first = 0;
-    if constexpr (B::kEightRows) {
+    if constexpr (takes_eight_rows<B, id>()) {
         for (; x.rows - first > 4; first += 8) {
             const int valid = static_cast<int>(x.rows - first < 8 ? x.rows - first : 8);
             for (int64_t n = begin; n < end; n += kWeightsOfEight)

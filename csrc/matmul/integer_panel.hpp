@@ -28,13 +28,7 @@ struct IntegerPanel {
     static constexpr bool kRaised = kSigned && !kFlips;
     static constexpr int kRows = T::kRows;  // activation rows of a tile
 
-    // Products of pairs that int16 can add up without overflow.
-    static constexpr int kPairs = [] {
-        constexpr int kMost = 2 * kLargest * (kRaised ? 255 : 127);
-        int pairs = 8;
-        while (pairs > 1 && pairs * kMost > 32767) pairs /= 2;
-        return pairs < kRun / 4 ? pairs : kRun / 4;
-    }();
+    static constexpr int kPairs = T::pairs_up_to(kLargest * (kRaised ? 255 : 127), kRun / 4);
 
     static constexpr PanelShape shape() {
         return {256, 0, kMinima, 256, kRows, kLanes, kMinima ? kRun : 0, kRaised};
@@ -54,14 +48,11 @@ struct IntegerPanel {
     // As Panel::fill.
     BQ_INLINE void fill(const uint8_t* w, int64_t row_bytes, int64_t begin, int64_t end, int64_t at,
                         int depth) {
-        for (int lane = 0; lane < kLanes; lane += 8) {
-            const uint8_t* rows[8];
-            for (int i = 0; i < 8; ++i) {
-                const int64_t n = begin + lane + i < end ? begin + lane + i : end - 1;
-                rows[i] = row_at(w, row_bytes, n, at);
-            }
-            for (int element = 0; element < depth; element += 256) fill_eight(rows, element, lane);
-        }
+        each_eight_rows<kLanes>(
+            begin, end, [&](int64_t n) BQ_INLINE_LAMBDA { return row_at(w, row_bytes, n, at); },
+            [&](const uint8_t*(&rows)[8], int lane) BQ_INLINE_LAMBDA {
+                for (int element = 0; element < depth; element += 256) fill_eight(rows, element, lane);
+            });
         finish(depth);
     }
 

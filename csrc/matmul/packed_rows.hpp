@@ -2,9 +2,7 @@
 // kSmallTile, padded with rows of zeros; within a tile four consecutive elements of each of its rows follow
 // each other:
 //
-//   q       [k / 4][row of tile][4]         the integers, or where PanelShape says so, unsigned bytes that
-//   are
-//                                           128 above them
+//   q       [k / 4][row of tile][4]         the integers; if PanelShape::raised, unsigned, 128 above them
 //   start   [k / weight run][row of tile]   what the integer sum of a run starts from: -offset * sum of q
 //   scales  [k / activation run][row]
 //   sums    [k / weight run][row]           for weights with minima: the sum of q over the run, or with

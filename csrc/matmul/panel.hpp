@@ -84,6 +84,20 @@ struct IntegerBlock<true, S, id> : SuperBlock<S, id> {
     using Words = typename S::Words;
 };
 
+// body(rows, lane) for each eight of the rows begin to begin + kLanes - 1 of a panel, which are at row_at(n).
+// From `end` on the last row is repeated.
+template <int kLanes, class RowAt, class Body>
+BQ_INLINE void each_eight_rows(int64_t begin, int64_t end, RowAt&& row_at, Body&& body) {
+    for (int lane = 0; lane < kLanes; lane += 8) {
+        const uint8_t* rows[8];
+        for (int i = 0; i < 8; ++i) {
+            const int64_t n = begin + lane + i;
+            rows[i] = row_at(n < end ? n : end - 1);
+        }
+        body(rows, lane);
+    }
+}
+
 // O opens super-blocks in another way than Unpack, as simd/block_vbmi.hpp does; void where nothing does.
 template <class S, class T, FormatId id, class O = void>
 struct Panel {
@@ -146,14 +160,9 @@ struct Panel {
     // depth of what one activation scale covers). Rows from `end` on repeat the last one.
     BQ_INLINE void fill(const uint8_t* w, int64_t row_bytes, int64_t begin, int64_t end, int64_t at,
                         int depth) {
-        for (int lane = 0; lane < kLanes; lane += 8) {
-            const uint8_t* rows[8];
-            for (int i = 0; i < 8; ++i) {
-                const int64_t n = begin + lane + i < end ? begin + lane + i : end - 1;
-                rows[i] = row_at(w, row_bytes, n, at);
-            }
-            fill_eight(rows, depth, lane);
-        }
+        each_eight_rows<kLanes>(
+            begin, end, [&](int64_t n) BQ_INLINE_LAMBDA { return row_at(w, row_bytes, n, at); },
+            [&](const uint8_t*(&rows)[8], int lane) BQ_INLINE_LAMBDA { fill_eight(rows, depth, lane); });
     }
 
     BQ_NOINLINE void fill_eight(const uint8_t* (&rows)[8], int depth, int lane) {

@@ -1,6 +1,6 @@
 // What the fused dot of super-blocks (csrc/matmul/dot_blocks.hpp) needs of AVX2:
 //   kChunk         elements that are multiplied at once
-//   kEightRows     whether a weight row meets five to eight activation rows at a time too
+//   kEightRows     whether a weight row may meet five to eight activation rows at a time too
 //   spread, factor the integer scales, laid out so that factor(spread, j) has those of chunk j, one for each
 //                  pair
 //   Dot<id>        Opened, what is made of kTogether super-blocks at once; chunk(opened, which, b, j), the

@@ -77,7 +77,7 @@ struct StripAvx2 {
     }
     template <int kTop, int kSteps>
     static BQ_INLINE Ints dots(const Bytes* u, const int8_t* x, Ints sum) {
-        constexpr int kPairs = TileAvx2::pairs<kTop>() < kSteps ? TileAvx2::pairs<kTop>() : kSteps;
+        constexpr int kPairs = TileAvx2::pairs<kTop, kSteps>();
         unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
             __m256i words = _mm256_setzero_si256();
             unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {

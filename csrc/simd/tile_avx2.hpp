@@ -83,17 +83,23 @@ struct TileAvx2 {
                 _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32))};
     }
 
-    // Products of pairs that int16 can add up without overflow.
-    template <int kTop>
+    // Products of pairs that int16 can add up without overflow, at most `steps`, given the largest product of
+    // two.
+    static constexpr int pairs_up_to(int product, int steps) {
+        int pairs = 8;
+        while (pairs > 1 && pairs * 2 * product > 32767) pairs /= 2;
+        return pairs < steps ? pairs : steps;
+    }
+    // The same for weights up to kTop.
+    template <int kTop, int kSteps>
     static constexpr int pairs() {
-        return kTop <= 15 ? 8 : kTop <= 31 ? 4 : kTop <= 63 ? 2 : 1;
+        return pairs_up_to(127 * kTop, kSteps);
     }
 
     template <int kTop, int kSteps, int kCount>
     static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {
         unroll<kCount>([&](auto r) BQ_INLINE_LAMBDA { sum[r] = splat_ints(start[r]); });
-        add_scaled_dots<(pairs<kTop>() < kSteps ? pairs<kTop>() : kSteps), kSteps, false>(
-            w, a, splat_word_pairs(1), sum);
+        add_scaled_dots<pairs<kTop, kSteps>(), kSteps, false>(w, a, splat_word_pairs(1), sum);
     }
 
     template <int kPairs, int kSteps, bool kRaised, int kCount>

@@ -25,6 +25,7 @@
 //   add_scaled_signed_dots<kSteps>
 //                   the same for signed weights of eight bits; the activations of negative ones are
 //                   complemented
+//   pairs_up_to     products of pairs that int16 can add up, given the largest product and the most of them
 //   splat_word_pairs, load_words, load_ints, store_ints, sub_ints
 #pragma once
 

@@ -23,24 +23,13 @@ constexpr MatmulI8 few_rows() {
     return matmul_i8<S, id>;
 }
 
-// Unpacking the points of grids and trits costs more than what eight rows spare by sharing a panel
-// (measured).
-template <class B, FormatId id>
-constexpr bool takes_eight_rows() {
-    using enum FormatId;
-    if constexpr (IsSame<B, void>::value)
-        return false;
-    else
-        return B::kEightRows && (id == IQ1_S || id == IQ1_M || id == IQ2_XXS || id == IQ2_XS || id == IQ2_S ||
-                                 id == IQ3_XXS || id == IQ3_S || id == TQ1_0 || id == TQ2_0);
-}
-
 template <class S, class T, class B, FormatId id>
 void fill_block_matmul(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
     f.matmul_i8 = few_rows<S, B, id>();
     f.matmul_panels = matmul_panels<S, T, id>;
-    if constexpr (takes_eight_rows<B, id>()) f.panels_from = 9;
+    if constexpr (!IsSame<B, void>::value)
+        if (takes_eight_rows<B, id>()) f.panels_from = 9;
     f.panel_shape = ChosenPanel<S, T, id>::shape();
     f.matmul_f32 = matmul_f32<S, id>;
     f.matmul_float_panels = matmul_float_panels<S, T, id>;
