@@ -2,8 +2,7 @@
 // so that nothing is ever added across lanes, and the scales of all rows are unpacked at once. See README.md.
 #pragma once
 
-#include "matmul/strips.hpp"
-#include "simd/strip_formats.hpp"
+#include "matmul/dot_strip_words.hpp"
 #include "targets/strip_kernels.hpp"
 
 namespace bq {
@@ -11,37 +10,12 @@ namespace {
 
 // A strip against kRows activation rows.
 template <class V, FormatId id, int kRows>
-struct StripDot {
+struct StripDot : StripStream<V, id> {
     using F = Strip<V, id>;
-    using Form = CommonForm<id>;
+    using Stream = StripStream<V, id>;
     using Bytes = typename V::Bytes;
     using Ints = typename V::Ints;
     using Floats = typename V::Floats;
-
-    // Bytes of a block of all rows.
-    static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
-    static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
-    static constexpr int kAhead = F::kSuper ? 16384 : 8192;
-    static constexpr int kAheadBlocks = (kAhead + kWords - 1) / kWords;
-
-    // The block that is asked for while another one is multiplied: the streams within a block are too short
-    // for the prefetchers of the CPU. It goes from strip to strip as the products do.
-    struct Ahead {
-        const uint8_t *words, *headers;
-        int64_t left, blocks;
-        BQ_INLINE Ahead(const uint8_t* strips, int64_t n)
-            : words(strips), headers(strips + kWords * n), left(n), blocks(n) {
-            for (int64_t b = 0; b < kAheadBlocks; ++b) advance();
-        }
-        BQ_INLINE void advance() {
-            words += kWords;
-            headers += kHeaders;
-            if (--left > 0) return;
-            words = headers;
-            headers += kWords * blocks;
-            left = blocks;
-        }
-    };
 
     // Whether minima or offsets are summed up over a super-block, rather than taken from each run.
     static constexpr bool kLess = F::kMinima || (F::kOffset != 0 && (F::kPairs || F::kRun != 32));
@@ -68,7 +42,7 @@ struct StripDot {
     template <int g>
     BQ_INLINE void group(const typename F::Open& o, int64_t i) {
         Bytes u[8];
-        F::template weights<g>(o, u);
+        strip_weights<F, g>(o, u);
         for (int r = 0; r < kRows; ++r) {
             const int8_t* const x = q[r] + 32 * i;
             const int16_t* const two = whole_sums[r] + 2 * i;
@@ -104,9 +78,9 @@ struct StripDot {
         if constexpr (F::kCodes)
             F::template weights<g>(o, codes, u);
         else if constexpr (kPlaces > 1)
-            F::template weights<g, true>(o, u);
+            strip_weights<F, g, true>(o, u);
         else
-            F::template weights<g>(o, u);
+            strip_weights<F, g>(o, u);
         for (int r = 0; r < kRows; ++r) {
             const int8_t* const x = q[r] + 256 * i + 32 * g;
             const int16_t* const two = whole_sums[r] + 16 * i + 2 * g;
@@ -137,19 +111,6 @@ struct StripDot {
         }
     }
 
-    // Asks for part i of kParts of kBytes bytes that are wanted later; several times (kAskedApart) where
-    // unpacking is so fast that memory binds.
-    template <int kBytes, int kParts = 1>
-    static BQ_INLINE void ask_for([[maybe_unused]] const uint8_t* p, [[maybe_unused]] int i = 0) {
-#if defined(__GNUC__)
-        constexpr int kLines = (kBytes + 63) / 64, kPart = (kLines + kParts - 1) / kParts;
-        constexpr int kLevel = id == FormatId::Q8_0 ? 3 : 2;
-        for (int line = i * kPart; line < (i + 1) * kPart && line < kLines; ++line)
-            for (int time = 0; time < (V::outruns_memory(id) ? 3 : 1); ++time)
-                __builtin_prefetch(p + time * kAskedApart + 64 * line, 0, kLevel);
-#endif
-    }
-
     BQ_INLINE void super_block(const uint8_t* later, const typename F::Open& o, int64_t i) {
         Ints total[kRows][kPlaces], less[kRows];
         for (int r = 0; r < kRows; ++r) {
@@ -158,7 +119,7 @@ struct StripDot {
         }
         unroll<4>([&](auto two) BQ_INLINE_LAMBDA {
             constexpr int kTwo = decltype(two)::value, g = 2 * kTwo;
-            ask_for<kWords, 4>(later, kTwo);
+            Stream::template ask_for<Stream::kWords, 4>(later, kTwo);
             const auto codes = F::template codes<two>(o);
             super_group<g>(o, codes, i, total, less);
             super_group<g + 1>(o, codes, i, total, less);
@@ -177,49 +138,79 @@ struct StripDot {
         }
     }
 
-    BQ_INLINE void strip(const uint8_t* words, int64_t blocks, Ahead& ahead, float* y, int64_t ldy) {
-        const uint8_t* headers = words + kWords * blocks;
-        for (int64_t b = 0; b < blocks; ++b, words += kWords, headers += kHeaders, ahead.advance()) {
-            if constexpr (!F::kSuper) {
-                ask_for<kWords>(ahead.words);
-                if constexpr (kHeaders > 0) ask_for<kHeaders>(ahead.headers);
-            }
-            const typename F::Open o(words, headers);
-            if constexpr (F::kSuper) {
-                if constexpr (kHeaders > 0) ask_for<1>(ahead.headers);
-                super_block(ahead.words, o, b);
-            } else {
-                unroll<Form::elements / 32>([&](auto g) BQ_INLINE_LAMBDA {
-                    group<decltype(g)::value>(o, b * (Form::elements / 32) + g);
-                });
-            }
-        }
+    BQ_INLINE void store(float* y, int64_t ldy) const {
         for (int r = 0; r < kRows; ++r) V::store(y + r * ldy, acc[r]);
     }
 };
 
+// Where products of pairs are int16 another way is faster: dot_strip_words.hpp.
+template <class V, FormatId id, int kRows>
+using ChosenStripDot =
+    typename Choose<V::kSumsWords, StripWordsDot<V, id, kRows>, StripDot<V, id, kRows>>::Type;
+
+// Strips of rows of weights, of blocks of the same format.
+struct StripRange {
+    const uint8_t* strips;
+    int64_t row_bytes, begin, end, blocks;
+};
+
+// The strips of a range, each with a Dot that make_dot() returns, whose sums go to y.
+template <class V, class Dot, class Make>
+BQ_INLINE void multiply_strips(const StripRange& range, float* y, int64_t ldy, Make&& make_dot) {
+    const uint8_t* strip = range.strips + range.begin * V::kLanes * range.row_bytes;
+    typename Dot::Ahead ahead(strip, range.blocks);
+    for (int64_t i = range.begin; i < range.end; ++i, strip += V::kLanes * range.row_bytes) {
+        Dot dot = make_dot();
+        walk_strip(dot, strip, range.blocks, ahead, y + i * V::kLanes, ldy);
+    }
+}
+
+// Against the activation rows r to r + kRows - 1.
+template <class V, FormatId id, int kRows>
+BQ_NOINLINE void strips_of_few(const StripRange& range, const Activations& x, int64_t r, float* y,
+                               int64_t ldy) {
+    using Dot = ChosenStripDot<V, id, kRows>;
+    multiply_strips<V, Dot>(range, y + r * ldy, ldy, [&]() BQ_INLINE_LAMBDA { return Dot(x, r); });
+}
+template <class V, FormatId id>
+BQ_NOINLINE void strips_by_block(const StripRange& range, const Activations& x, int64_t r, int rows, float* y,
+                                 int64_t ldy) {
+    using Dot = StripBlockDot<V, id>;
+    multiply_strips<V, Dot>(range, y + r * ldy, ldy, [&]() BQ_INLINE_LAMBDA { return Dot(x, r, rows); });
+}
+
 template <class V, FormatId id>
 void matmul_strips(const uint8_t* strips, int64_t row_bytes, int64_t begin, int64_t end, const Activations& x,
                    float* y, int64_t ldy) {
-    const int64_t blocks = x.k / CommonForm<id>::elements;
-    const auto pass = [&](auto rows, int64_t r) BQ_INLINE_LAMBDA {
-        using Dot = StripDot<V, id, decltype(rows)::value>;
-        const uint8_t* strip = strips + begin * V::kLanes * row_bytes;
-        typename Dot::Ahead ahead(strip, blocks);
-        for (int64_t i = begin; i < end; ++i, strip += V::kLanes * row_bytes)
-            Dot(x, r).strip(strip, blocks, ahead, y + r * ldy + i * V::kLanes, ldy);
-    };
+    const StripRange range{strips, row_bytes, begin, end, x.k / CommonForm<id>::elements};
     int64_t r = 0;
-    for (; r + 8 <= x.rows; r += 8) pass(Index<8>{}, r);
-    if (r + 4 <= x.rows) {
-        pass(Index<4>{}, r);
-        r += 4;
+    const auto pass = [&](auto rows) {
+        strips_of_few<V, id, decltype(rows)::value>(range, x, r, y, ldy);
+        r += rows;
+    };
+    if constexpr (V::kSumsWords) {
+        // As many rows at a time as there are kernels for, evenly parted.
+        constexpr bool kBlocks = V::unpacks_first(id);
+        constexpr int kFew = kBlocks ? 4 : 6;
+        constexpr int kMost = kBlocks ? kUnpackedRows : kFew;
+        for (int64_t passes = (x.rows + kMost - 1) / kMost; passes > 0; --passes) {
+            const int64_t rows = (x.rows - r + passes - 1) / passes;
+            if constexpr (kBlocks)
+                if (rows > kFew) {
+                    strips_by_block<V, id>(range, x, r, static_cast<int>(rows), y, ldy);
+                    r += rows;
+                    continue;
+                }
+            unroll<kFew>([&](auto i) BQ_INLINE_LAMBDA {
+                if (r < x.rows && rows == i + 1) pass(Index<decltype(i)::value + 1>{});
+            });
+        }
+    } else {
+        while (r + 8 <= x.rows) pass(Index<8>{});
+        if (r + 4 <= x.rows) pass(Index<4>{});
+        if (r + 2 <= x.rows) pass(Index<2>{});
+        if (r < x.rows) pass(Index<1>{});
     }
-    if (r + 2 <= x.rows) {
-        pass(Index<2>{}, r);
-        r += 2;
-    }
-    if (r < x.rows) pass(Index<1>{}, r);
 }
 
 template <class V>

@@ -89,22 +89,15 @@ BQ_INLINE void multiply_runs(const P& panel, const PackedRows& x, int64_t first,
     tile.multiply(panel, depth, at == 0, out);
 }
 
-// The panel of a format: O as in Panel.
-template <bool kIntegers, class S, class T, FormatId id, class O>
-struct PanelOf {
-    using Type = Panel<S, T, id, O>;
-};
-template <class S, class T, FormatId id>
-struct PanelOf<true, S, T, id, void> {
-    using Type = IntegerPanel<S, T, id>;
-};
 template <class S, class T, FormatId id>
 constexpr bool scales_stay_integers() {
     if constexpr (T::kIntegerScales) return SuperBlock<S, id>::kKnown;
     return false;
 }
+// The panel of a format: O as in Panel.
 template <class S, class T, FormatId id, class O = void>
-using ChosenPanel = typename PanelOf<scales_stay_integers<S, T, id>(), S, T, id, O>::Type;
+using ChosenPanel =
+    typename Choose<scales_stay_integers<S, T, id>(), IntegerPanel<S, T, id>, Panel<S, T, id, O>>::Type;
 
 // One panel, elements at to at + depth - 1, against the tile of kCount rows from `first` on.
 template <class T, class P, int kCount>

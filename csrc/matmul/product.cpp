@@ -130,8 +130,9 @@ struct Product {
 
     const uint8_t* matrix(const Segment& s) const { return w.data + s.expert * w.n * row_bytes; }
     int64_t mean_rows() const { return (m - 1) / static_cast<int64_t>(segments.size()) + 1; }
-    void choose_panels(bool have, int64_t from_rows) {
-        for (Segment& s : segments) s.panels = have && s.rows >= from_rows;
+    template <class Pay>
+    void choose_panels(bool have, Pay&& pay) {
+        for (Segment& s : segments) s.panels = have && pay(s.rows);
     }
     bool any_few() const {
         return std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return !s.panels; });
@@ -166,7 +167,8 @@ struct Product {
         // Where there are kernels for them, bfloat16 weights take activations of their own precision.
         const bool rounds = !exact && kernel.matmul_bf16_panels != nullptr;
         const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
-        choose_panels(panels != nullptr, rounds ? kernel.bf16_panels_from : kernel.float_panels_from);
+        const int from = rounds ? kernel.bf16_panels_from : kernel.float_panels_from;
+        choose_panels(panels != nullptr, [&](int64_t rows) { return rows >= from; });
         Sizes sizes;
         const auto round = table[FormatId::F32].decode_bf16;
         const bool few = any_few(), rounds_few = rounds && few;
@@ -224,8 +226,10 @@ struct Product {
         const StripKernels& strips = strip_kernels(table);
         const MatmulStrips of_strips = strips.lanes == w.lanes ? strips[w.format->id] : nullptr;
         const MatmulStripPanels strip_panels = strips.panels[static_cast<int>(w.format->id)];
-        choose_panels(kernel.matmul_panels != nullptr,
-                      of_strips ? strips.panel_rows(w.format->id) : kernel.panels_from);
+        choose_panels(kernel.matmul_panels != nullptr, [&](int64_t rows) {
+            return of_strips ? strips.panels_pay(w.format->id, rows, shape.tile_rows)
+                             : rows >= kernel.panels_from;
+        });
         const bool transposed = of_strips != nullptr && any_few() && strip_layout(w.format->id).transposed;
         Sizes sizes;
         const int64_t quantized = sizes.add(layout.bytes);

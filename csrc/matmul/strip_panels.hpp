@@ -29,7 +29,7 @@ struct StripPanel {
     template <int g>
     BQ_INLINE void group(const typename F::Open& o, int element, int lane) {
         typename V::Bytes u[8];
-        F::template weights<g>(o, u);
+        strip_weights<F, g>(o, u);
         uint8_t* const q = reinterpret_cast<uint8_t*>(panel.q) + element * P::kLanes + 4 * lane;
         unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
             if constexpr (kIntegers && F::kOffset != 0) u[i] = V::sub_bytes(u[i], V::splat(F::kOffset));
@@ -61,25 +61,19 @@ struct StripPanel {
         if constexpr (!P::kUnitScale)
             unroll<32 / P::kRun>([&](auto part) BQ_INLINE_LAMBDA {
                 constexpr int kPart = decltype(part)::value;
-                const typename V::Ints scale = F::template scale<32 / P::kRun * g + kPart>(o);
-                store_pair(panel.scales, element / P::kRun + kPart, lane, scale, scale);
+                store_words(panel.scales, element / P::kRun + kPart, lane,
+                            F::template factor<32 / P::kRun * g + kPart>(o));
             });
         if constexpr (P::kMinima) {
-            const typename V::Ints both = F::template less<g>(o);  // the minima of the halves
-            if constexpr (P::kRun == 16)
-                store_pair(panel.minima.words, element / 32, lane, both, high_word(both));
-            else if constexpr (g % 2 == 0)
-                store_pair(panel.minima.words, element / 64, lane, both, F::template less<g + 1>(o));
+            if constexpr (P::kRun == 16) {
+                const typename V::Ints both = F::template less<g>(o);  // the minima of the halves
+                store_words(panel.minima.words, element / 32, lane, both);
+            } else if constexpr (g % 2 == 0) {
+                store_words(panel.minima.words, element / 64, lane, F::template minima<g / 2>(o));
+            }
         }
     }
-    static BQ_INLINE typename V::Ints high_word(typename V::Ints a) {
-        return V::template int_field<16>(a, 0xffff);
-    }
-    // The lower words of `low` and `high`.
-    static BQ_INLINE void store_pair(int16_t* to, int index, int lane, typename V::Ints low,
-                                     typename V::Ints high) {
-        const auto words =
-            V::add(V::template int_field<0>(low, 0xffff), V::template int_field<-16>(high, -65536));
+    static BQ_INLINE void store_words(int16_t* to, int index, int lane, typename V::Ints words) {
         V::store_bytes(reinterpret_cast<uint8_t*>(to + 2 * (index * P::kLanes + lane)), words);
     }
 

@@ -80,6 +80,16 @@ struct IsSame<A, A> {
     static constexpr bool value = true;
 };
 
+// std::conditional: the headers of a kernel are its own.
+template <bool kFirst, class A, class B>
+struct Choose {
+    using Type = A;
+};
+template <class A, class B>
+struct Choose<false, A, B> {
+    using Type = B;
+};
+
 template <int... I>
 struct Indices {};
 template <int N, int... I>

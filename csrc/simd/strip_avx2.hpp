@@ -18,6 +18,12 @@ struct StripAvx2 {
     using Floats = __m256;
     static constexpr int kLanes = 8;
     static constexpr bool kRaised = false, kLeavesPlaces = false;
+    static constexpr bool kSumsWords = true;
+    // Where unpacking takes many instructions.
+    static constexpr bool unpacks_first(FormatId id) {
+        using enum FormatId;
+        return id == Q3_K || id == Q5_K || id == Q6_K || id == IQ4_XS;
+    }
     static constexpr bool outruns_memory(FormatId) { return false; }
 
     static BQ_INLINE Bytes load(const uint8_t* p) { return Avx2::load(p); }
@@ -75,22 +81,49 @@ struct StripAvx2 {
     static BQ_INLINE Ints dot_pair(Ints sum, Ints words, const int16_t* two) {
         return add(sum, _mm256_madd_epi16(words, _mm256_set1_epi32(load_as<int32_t>(two))));
     }
+
+    // Weights 0..kTop as `products` wants them; signed ones (kTop 255) with their magnitudes.
+    struct SignedFactors {
+        Bytes magnitude, weight;
+    };
+    template <int kTop>
+    static BQ_INLINE auto factors(Bytes u) {
+        if constexpr (kTop > 127)
+            return SignedFactors{_mm256_abs_epi8(u), u};
+        else
+            return u;
+    }
+    static BQ_INLINE Ints products(Bytes u, const int8_t* four) {
+        return _mm256_maddubs_epi16(u, _mm256_set1_epi32(load_as<int32_t>(four)));
+    }
+    static BQ_INLINE Ints products(const SignedFactors& u, const int8_t* four) {
+        const __m256i x = _mm256_set1_epi32(load_as<int32_t>(four));
+        return _mm256_maddubs_epi16(u.magnitude, _mm256_sign_epi8(x, u.weight));
+    }
     template <int kTop, int kSteps>
-    static BQ_INLINE Ints dots(const Bytes* u, const int8_t* x, Ints sum) {
-        constexpr int kPairs = TileAvx2::pairs<kTop, kSteps>();
-        unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
-            __m256i words = _mm256_setzero_si256();
-            unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
-                constexpr int step = decltype(part)::value * kPairs + decltype(i)::value;
-                const __m256i magnitude = kTop > 127 ? _mm256_abs_epi8(u[step]) : u[step];
-                __m256i four = _mm256_set1_epi32(load_as<int32_t>(x + 4 * step));
-                if (kTop > 127) four = _mm256_sign_epi8(four, u[step]);
-                const __m256i products = _mm256_maddubs_epi16(magnitude, four);
-                words = i == 0 ? products : _mm256_add_epi16(words, products);
-            });
-            sum = add(sum, _mm256_madd_epi16(words, _mm256_set1_epi16(1)));
-        });
-        return sum;
+    static constexpr int pairs() {
+        return TileAvx2::pairs<kTop, kSteps>();
+    }
+    static BQ_INLINE Ints add_words(Ints a, Ints b) { return _mm256_add_epi16(a, b); }
+    static BQ_INLINE Ints widened(Ints words, Ints factor) { return _mm256_madd_epi16(words, factor); }
+    // The compiler must not put all products before all additions: they would not fit the registers.
+    static BQ_INLINE void keep_order([[maybe_unused]] Ints& sum) {
+#if defined(__GNUC__)
+        __asm__("" : "+x"(sum));
+#endif
+    }
+    static BQ_INLINE Ints low_words_twice(Ints a) { return _mm256_shuffle_epi8(a, each_word(0x01000100)); }
+    // Of 16 words the sum in each lane; the sums of pairs of them.
+    static BQ_INLINE Ints sum_of_words(const int16_t* words) {
+        const __m256i pairs = two_of_each(words);
+        const __m256i four = add(pairs, _mm256_permute2x128_si256(pairs, pairs, 1));
+        const __m256i eight = add(four, _mm256_shuffle_epi32(four, 0x4e));
+        return add(eight, _mm256_shuffle_epi32(eight, 0xb1));
+    }
+    static BQ_INLINE void sums_of_pairs(const int16_t* words, int16_t* out) {
+        const __m256i pairs = two_of_each(words);
+        _mm_store_si128(reinterpret_cast<__m128i*>(out),
+                        _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
     }
 
     static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
@@ -148,6 +181,9 @@ struct StripAvx2 {
     }
 
   private:
+    static BQ_INLINE __m256i two_of_each(const int16_t* words) {
+        return _mm256_madd_epi16(Avx2::load(reinterpret_cast<const uint8_t*>(words)), splat_words(1));
+    }
     static BQ_INLINE __m256i each_word(int control) {
         const __m128i words =
             _mm_add_epi8(_mm_set1_epi32(control), _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));

@@ -11,6 +11,8 @@
 //   int_field<n>, down<n>  (a >> n) & mask in 32 bits (<< if n is negative); a >> n of signed ones
 //   dots                   kSteps vectors of weights 0..kTop with 4 * kSteps activations, added on
 //   dot_pair               two words of 16 bits with two sums, added on
+//   kSumsWords             two products make an int16, and dot_strip_words.hpp is used
+//   unpacks_first          formats that this unpacks to memory for more than four activation rows
 //   kLeavesPlaces          dots takes any weights in eight bits
 //   outruns_memory         unpacking is so fast that memory binds a few activation rows by far
 #pragma once
@@ -29,6 +31,7 @@ struct StripAvx512 {
     static constexpr int kLanes = 16;
     // Weights of eight signed bits are raised by 128; fields of two bits need not be shifted down.
     static constexpr bool kRaised = true, kLeavesPlaces = true;
+    static constexpr bool kSumsWords = false;
     static constexpr bool outruns_memory(FormatId id) {
         switch (id) {
             using enum FormatId;

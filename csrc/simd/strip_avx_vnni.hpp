@@ -8,6 +8,7 @@ namespace {
 
 struct StripAvxVnni : StripAvx2 {
     static constexpr bool kRaised = true, kLeavesPlaces = true;
+    static constexpr bool kSumsWords = false;
 
     static BQ_INLINE Bytes raised(Bytes a) { return _mm256_xor_si256(a, splat(0x80)); }
     template <int kShift>

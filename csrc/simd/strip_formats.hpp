@@ -3,7 +3,8 @@
 //
 //   kTop         the largest of its integers, which are unsigned and kOffset above the values
 //   Open         what a block keeps over its runs; made of its words and its headers
-//   weights<g>   of elements 32 g to 32 g + 31 the eight vectors of integers
+//   weight<g, i>  integers 32 g + 4 i to 32 g + 4 i + 3 of each row; or all eight of these vectors at once:
+//   weights<g>
 //
 // Blocks with float scales (kSuper false), one or two runs in 32 elements:
 //   kRuns, scale<j>  the scale of run j, j from 0 on in the block, as many as there are or one for all
@@ -14,9 +15,11 @@
 //   less<g>     two words of 16 bits, for the halves of the 32 elements: minima or, with an offset and runs
 //   of
 //               16 or 256, scales
+//   factor<j>   the scale of run j again, as two words of 16 bits
+//   minima<i>   if there are minima of runs of 32: two words, those of runs 2 i and 2 i + 1
 //   codes<i>    if kCodes: what is found for groups 2 i and 2 i + 1 together, given to weights<g>
 //   shifted<g>  if kShiftsRuns: the sum of products of a run with what is to be added for its sums
-//   kPlaces     4 if weights<g, true> can leave fields of two bits where they are: times 4 ^ place<g>(i) in
+//   kPlaces     4 if weight<g, i, true> can leave fields of two bits where they are: times 4 ^ place<g>(i) in
 //               vector i, the same in all of them but in runs of 256
 //   kPairs      the runs of 16 alternate within the vectors, pair by pair: less<g> has their scales
 //   d, dmin
@@ -32,6 +35,16 @@ template <class V, FormatId id>
 struct Strip {
     static constexpr bool kKnown = false;
 };
+
+// All vectors of elements 32 g to 32 g + 31, in either of the two ways.
+template <class F, int g, bool... kInPlace, class Open, class Bytes>
+BQ_INLINE void strip_weights(const Open& o, Bytes (&u)[8]) {
+    if constexpr (requires { F::template weights<g, kInPlace...>(o, u); })
+        F::template weights<g, kInPlace...>(o, u);
+    else
+        unroll<8>([&](auto i)
+                      BQ_INLINE_LAMBDA { u[i] = F::template weight<g, decltype(i)::value, kInPlace...>(o); });
+}
 
 // ---- blocks with float scales
 
@@ -74,45 +87,32 @@ BQ_INLINE typename V::Bytes strip_word(const uint8_t* words, int i) {
     return V::load(words + 4 * V::kLanes * i);
 }
 
-// Four words of nibbles: the low ones are elements 4 i to 4 i + 3, the high ones those 16 above.
-template <class V, class Bytes = typename V::Bytes>
-BQ_INLINE void strip_nibbles(const uint8_t* words, Bytes (&u)[8]) {
-    unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
-        const Bytes word = strip_word<V>(words, i);
-        u[i] = V::template field<0>(word, 15);
-        u[4 + i] = V::template field<4>(word, 15);
-    });
-}
-// The same as entries of a table.
-template <class V, class Bytes = typename V::Bytes>
-BQ_INLINE void strip_levels(const uint8_t* words, Bytes table, Bytes (&u)[8]) {
-    strip_nibbles<V>(words, u);
-    unroll<8>([&](auto i) BQ_INLINE_LAMBDA { u[i] = V::look_up(table, u[i]); });
+// Vector i of four words of nibbles: the low ones are elements 4 j to 4 j + 3, the high ones those 16 above.
+template <int i, class V>
+BQ_INLINE typename V::Bytes strip_nibbles(const uint8_t* words) {
+    return V::template field<i / 4 * 4>(strip_word<V>(words, i % 4), 15);
 }
 // One word of fifth bits, of elements 4 i to 4 i + 3 at bit i of each byte, and four of nibbles.
-template <class V, class Bytes = typename V::Bytes>
-BQ_INLINE void strip_five_bits(const uint8_t* words, Bytes (&u)[8]) {
-    const Bytes high = strip_word<V>(words, 0);
-    strip_nibbles<V>(words + 4 * V::kLanes, u);
-    unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-        u[i] = V::masked_or(V::template shifted<decltype(i)::value - 4>(high), 16, u[i]);
-    });
+template <int i, class V>
+BQ_INLINE typename V::Bytes strip_five_bits(const uint8_t* words) {
+    return V::masked_or(V::template shifted<i - 4>(strip_word<V>(words, 0)), 16,
+                        strip_nibbles<i, V>(words + 4 * V::kLanes));
 }
 
 template <class V, class Scales>
 struct NibbleStrip : Scales {
     static constexpr int kTop = 15, kOffset = 0;
-    template <int g>
-    static BQ_INLINE void weights(const typename Scales::Open& o, typename V::Bytes (&u)[8]) {
-        strip_nibbles<V>(o.words, u);
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const typename Scales::Open& o) {
+        return strip_nibbles<i, V>(o.words);
     }
 };
 template <class V, class Scales>
 struct FiveBitStrip : Scales {
     static constexpr int kTop = 31, kOffset = 0;
-    template <int g>
-    static BQ_INLINE void weights(const typename Scales::Open& o, typename V::Bytes (&u)[8]) {
-        strip_five_bits<V>(o.words, u);
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const typename Scales::Open& o) {
+        return strip_five_bits<i, V>(o.words);
     }
 };
 
@@ -138,17 +138,17 @@ struct SignedStrip {
 template <class V>
 struct Strip<V, FormatId::Q8_0> : F16ScaledStrip<V>, SignedStrip<V> {
     using typename F16ScaledStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA { u[i] = V::raised(strip_word<V>(o.words, i)); });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return V::raised(strip_word<V>(o.words, i));
     }
 };
 template <class V>
 struct Strip<V, FormatId::IQ4_NL> : F16ScaledStrip<V>, SignedStrip<V> {
     using typename F16ScaledStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        strip_levels<V>(o.words, V::levels(iq4::kLevels, SignedStrip<V>::kOffset), u);
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return V::look_up(V::levels(iq4::kLevels, SignedStrip<V>::kOffset), strip_nibbles<i, V>(o.words));
     }
 };
 template <class V>
@@ -163,9 +163,9 @@ struct Strip<V, FormatId::MXFP4> : PlainStrip {
     static BQ_INLINE typename V::Floats scale(const Open& o) {
         return o.d;
     }
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        strip_levels<V>(o.words, V::levels(fp4::kDoubled, kOffset), u);
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return V::look_up(V::levels(fp4::kDoubled, kOffset), strip_nibbles<i, V>(o.words));
     }
 };
 template <class V>
@@ -180,16 +180,11 @@ struct Strip<V, FormatId::NVFP4> : PlainStrip {
     static BQ_INLINE typename V::Floats scale(const Open& o) {
         return V::half_of_ue4m3(V::template pick<j>(o.scales));
     }
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        using Bytes = typename V::Bytes;
-        const Bytes table = V::levels(fp4::kDoubled, kOffset);
-        unroll<4>([&](auto i) BQ_INLINE_LAMBDA {
-            const Bytes word = strip_word<V>(o.words, 1 + 4 * g + i);
-            constexpr int at = decltype(i)::value / 2 * 4 + decltype(i)::value % 2;
-            u[at] = V::look_up(table, V::template field<0>(word, 15));
-            u[at + 2] = V::look_up(table, V::template field<4>(word, 15));
-        });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        // Runs of 16: two words, the low nibbles first.
+        const auto word = strip_word<V>(o.words, 1 + 4 * g + i / 4 * 2 + i % 2);
+        return V::look_up(V::levels(fp4::kDoubled, kOffset), V::template field<i / 2 % 2 * 4>(word, 15));
     }
 };
 // Bits doubled, so that the offset is one.
@@ -197,23 +192,18 @@ template <class V>
 struct Strip<V, FormatId::Q1_0> : F16ScaledStrip<V> {
     static constexpr int kTop = 2, kOffset = 1;
     using typename F16ScaledStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        const auto word = strip_word<V>(o.words, g);
-        unroll<8>([&](auto i)
-                      BQ_INLINE_LAMBDA { u[i] = V::template field<decltype(i)::value - 1>(word, 2); });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return V::template field<i - 1>(strip_word<V>(o.words, g), 2);
     }
 };
 template <class V>
 struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
     static constexpr int kTop = 3, kOffset = 1;
     using typename F16ScaledStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            constexpr int half = decltype(i)::value / 4, shift = decltype(i)::value % 4 * 2;
-            u[i] = V::template field<shift>(strip_word<V>(o.words, 2 * g + half), 3);
-        });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return V::template field<i % 4 * 2>(strip_word<V>(o.words, 2 * g + i / 4), 3);
     }
 };
 
@@ -257,11 +247,9 @@ struct TwoBitStrip : SuperStrip<V> {
     static constexpr int place(int) {
         return g % 4;
     }
-    template <int g, bool kInPlace>
-    static BQ_INLINE void fields(const uint8_t* words, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            u[i] = two_bits<g % 4, V, kInPlace>(strip_word<V>(words, g / 4 * 8 + i));
-        });
+    template <int g, int i, bool kInPlace>
+    static BQ_INLINE typename V::Bytes fields(const uint8_t* words) {
+        return two_bits<g % 4, V, kInPlace>(strip_word<V>(words, g / 4 * 8 + i));
     }
 };
 
@@ -279,13 +267,17 @@ struct Strip<V, FormatId::Q2_K> : TwoBitStrip<V> {
     static BQ_INLINE typename V::Ints scale(const Open& o) {
         return V::template pick<j % 4>(V::template field<0>(o.stored[j / 4], 15));
     }
+    template <int j>
+    static BQ_INLINE typename V::Ints factor(const Open& o) {
+        return V::template pick_pair<j % 4, j % 4>(V::template field<0>(o.stored[j / 4], 15));
+    }
     template <int g>
     static BQ_INLINE typename V::Ints less(const Open& o) {
         return V::template pick_pair<2 * g % 4, 2 * g % 4 + 1>(V::template field<4>(o.stored[g / 2], 15));
     }
-    template <int g, bool kInPlace = false>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        TwoBitStrip<V>::template fields<g, kInPlace>(o.words + 16 * V::kLanes, u);
+    template <int g, int i, bool kInPlace = false>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return TwoBitStrip<V>::template fields<g, i, kInPlace>(o.words + 16 * V::kLanes);
     }
 };
 
@@ -297,9 +289,9 @@ struct Strip<V, FormatId::TQ2_0> : TwoBitStrip<V> {
     static BQ_INLINE typename V::Ints less(const Open&) {
         return V::splat_words(1);
     }
-    template <int g, bool kInPlace = false>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        TwoBitStrip<V>::template fields<g, kInPlace>(o.words, u);
+    template <int g, int i, bool kInPlace = false>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return TwoBitStrip<V>::template fields<g, i, kInPlace>(o.words);
     }
 };
 
@@ -314,6 +306,10 @@ struct ByteScaledStrip : SuperStrip<V> {
     template <int j>
     static BQ_INLINE typename V::Ints scale(const Open& o) {
         return V::template pick_signed<j % 4>(o.scales[j / 4]);
+    }
+    template <int j>
+    static BQ_INLINE typename V::Ints factor(const Open& o) {
+        return V::template pick_signed_pair<j % 4, j % 4>(o.scales[j / 4]);
     }
     template <int g>
     static BQ_INLINE typename V::Ints less(const Open& o) {
@@ -337,12 +333,10 @@ struct Strip<V, FormatId::Q3_K> : ByteScaledStrip<V> {
             });
         }
     };
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            const auto low = two_bits<g % 4, V>(strip_word<V>(o.words, 8 + g / 4 * 8 + i));
-            u[i] = V::masked_or(V::template shifted<g - 2>(strip_word<V>(o.words, i)), 4, low);
-        });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        const auto low = two_bits<g % 4, V>(strip_word<V>(o.words, 8 + g / 4 * 8 + i));
+        return V::masked_or(V::template shifted<g - 2>(strip_word<V>(o.words, i)), 4, low);
     }
 };
 
@@ -370,9 +364,17 @@ struct SixBitSuperStrip : SuperStrip<V> {
     static BQ_INLINE typename V::Ints scale(const Open& o) {
         return V::template pick<j % 4>(o.six.scales[j / 4]);
     }
+    template <int j>
+    static BQ_INLINE typename V::Ints factor(const Open& o) {
+        return V::template pick_pair<j % 4, j % 4>(o.six.scales[j / 4]);
+    }
     template <int g>
     static BQ_INLINE typename V::Ints less(const Open& o) {
         return V::template pick_pair<g % 4, g % 4>(o.six.minima[g / 4]);
+    }
+    template <int i>
+    static BQ_INLINE typename V::Ints minima(const Open& o) {
+        return V::template pick_pair<2 * i % 4, 2 * i % 4 + 1>(o.six.minima[i / 2]);
     }
 };
 
@@ -380,23 +382,19 @@ template <class V>
 struct Strip<V, FormatId::Q4_K> : SixBitSuperStrip<V> {
     static constexpr int kTop = 15;
     using typename SixBitSuperStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            u[i] = V::template field<g % 2 * 4>(strip_word<V>(o.words, 3 + g / 2 * 8 + i), 15);
-        });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        return V::template field<g % 2 * 4>(strip_word<V>(o.words, 3 + g / 2 * 8 + i), 15);
     }
 };
 template <class V>
 struct Strip<V, FormatId::Q5_K> : SixBitSuperStrip<V> {
     static constexpr int kTop = 31;
     using typename SixBitSuperStrip<V>::Open;
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            const auto low = V::template field<g % 2 * 4>(strip_word<V>(o.words, 11 + g / 2 * 8 + i), 15);
-            u[i] = V::masked_or(V::template shifted<g - 4>(strip_word<V>(o.words, 3 + i)), 16, low);
-        });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        const auto low = V::template field<g % 2 * 4>(strip_word<V>(o.words, 11 + g / 2 * 8 + i), 15);
+        return V::masked_or(V::template shifted<g - 4>(strip_word<V>(o.words, 3 + i)), 16, low);
     }
 };
 
@@ -408,15 +406,13 @@ struct Strip<V, FormatId::Q6_K> : ByteScaledStrip<V> {
             for (int i = 0; i < 4; ++i) this->scales[i] = strip_word<V>(w, 48 + i);
         }
     };
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
-            constexpr int half = g / 4, part = g % 4;
-            const auto low =
-                V::template field<part / 2 * 4>(strip_word<V>(o.words, 16 * half + 8 * (part % 2) + i), 15);
-            u[i] = V::masked_or(V::template shifted<2 * part - 4>(strip_word<V>(o.words, 32 + 8 * half + i)),
-                                48, low);
-        });
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        constexpr int half = g / 4, part = g % 4;
+        const auto low =
+            V::template field<part / 2 * 4>(strip_word<V>(o.words, 16 * half + 8 * (part % 2) + i), 15);
+        return V::masked_or(V::template shifted<2 * part - 4>(strip_word<V>(o.words, 32 + 8 * half + i)), 48,
+                            low);
     }
 };
 
@@ -434,9 +430,14 @@ struct Strip<V, FormatId::IQ4_XS> : SuperStrip<V>, SignedStrip<V> {
         const auto high = V::template int_field<2 * j - 4>(o.high, 48);
         return V::sub(V::add(low, high), V::splat_ints(32));
     }
-    template <int g>
-    static BQ_INLINE void weights(const Open& o, typename V::Bytes (&u)[8]) {
-        strip_levels<V>(o.words + 4 * V::kLanes * (1 + 4 * g), V::levels(iq4::kLevels, kOffset), u);
+    template <int j>
+    static BQ_INLINE typename V::Ints factor(const Open& o) {
+        return V::low_words_twice(scale<j>(o));
+    }
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight(const Open& o) {
+        const uint8_t* const words = o.words + 4 * V::kLanes * (1 + 4 * g);
+        return V::look_up(V::levels(iq4::kLevels, kOffset), strip_nibbles<i, V>(words));
     }
 };
 

@@ -26,12 +26,19 @@ struct StripKernels {
     bool only_for_more_rows[kFormatIdLimit] = {};
     // From this many activation rows on, panels are faster, even if rows are put together for them; 0: 17.
     uint8_t panels_from[kFormatIdLimit] = {};
+    // Activation rows by which a tile of a panel is filled up count against it twice: where strips are nearly
+    // as fast, it matters that rows fill their tiles.
+    bool prefers_whole_tiles = false;
     TransposeActivations transpose = nullptr;
 
     MatmulStrips operator[](FormatId id) const { return formats[static_cast<int>(id)]; }
     int64_t panel_rows(FormatId id) const {
         const int from = panels_from[static_cast<int>(id)];
         return from > 0 ? from : 17;
+    }
+    bool panels_pay(FormatId id, int64_t rows, int tile_rows) const {
+        const int64_t missing = prefers_whole_tiles ? (tile_rows - rows % tile_rows) % tile_rows : 0;
+        return rows - 2 * missing >= panel_rows(id);
     }
 };
 

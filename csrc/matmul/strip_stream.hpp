@@ -1,0 +1,79 @@
+// How the products of few rows go through the blocks of strips (strips.hpp), one strip after the other.
+#pragma once
+
+#include "matmul/strips.hpp"
+#include "simd/strip_formats.hpp"
+
+namespace bq {
+namespace {
+
+template <class V, FormatId id>
+struct StripStream {
+    using F = Strip<V, id>;
+    using Form = CommonForm<id>;
+
+    // Bytes of a block of all rows.
+    static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
+    static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
+    static constexpr int kAhead = F::kSuper ? 16384 : 8192;
+    static constexpr int kAheadBlocks = (kAhead + kWords - 1) / kWords;
+
+    // The block that is asked for while another one is multiplied: the streams within a block are too short
+    // for the prefetchers of the CPU. It goes from strip to strip as the products do.
+    struct Ahead {
+        const uint8_t *words, *headers;
+        int64_t left, blocks;
+        BQ_INLINE Ahead(const uint8_t* strips, int64_t n)
+            : words(strips), headers(strips + kWords * n), left(n), blocks(n) {
+            for (int64_t b = 0; b < kAheadBlocks; ++b) advance();
+        }
+        BQ_INLINE void advance() {
+            words += kWords;
+            headers += kHeaders;
+            if (--left > 0) return;
+            words = headers;
+            headers += kWords * blocks;
+            left = blocks;
+        }
+    };
+
+    // Asks for part i of kParts of kBytes bytes that are wanted later; several times (kAskedApart) where
+    // unpacking is so fast that memory binds.
+    template <int kBytes, int kParts = 1>
+    static BQ_INLINE void ask_for([[maybe_unused]] const uint8_t* p, [[maybe_unused]] int i = 0) {
+#if defined(__GNUC__)
+        constexpr int kLines = (kBytes + 63) / 64, kPart = (kLines + kParts - 1) / kParts;
+        constexpr int kLevel = id == FormatId::Q8_0 ? 3 : 2;
+        for (int line = i * kPart; line < (i + 1) * kPart && line < kLines; ++line)
+            for (int time = 0; time < (V::outruns_memory(id) ? 3 : 1); ++time)
+                __builtin_prefetch(p + time * kAskedApart + 64 * line, 0, kLevel);
+#endif
+    }
+};
+
+// A strip against the activation rows of `dot`, whose sums go to y, ldy from row to row.
+template <class Dot>
+BQ_INLINE void walk_strip(Dot& dot, const uint8_t* words, int64_t blocks, typename Dot::Ahead& ahead,
+                          float* y, int64_t ldy) {
+    using F = typename Dot::F;
+    const uint8_t* headers = words + Dot::kWords * blocks;
+    for (int64_t b = 0; b < blocks; ++b, words += Dot::kWords, headers += Dot::kHeaders, ahead.advance()) {
+        if constexpr (!F::kSuper) {
+            Dot::template ask_for<Dot::kWords>(ahead.words);
+            if constexpr (Dot::kHeaders > 0) Dot::template ask_for<Dot::kHeaders>(ahead.headers);
+        }
+        const typename F::Open o(words, headers);
+        if constexpr (F::kSuper) {
+            if constexpr (Dot::kHeaders > 0) Dot::template ask_for<1>(ahead.headers);
+            dot.super_block(ahead.words, o, b);
+        } else {
+            constexpr int kGroups = Dot::Form::elements / 32;
+            unroll<kGroups>(
+                [&](auto g) BQ_INLINE_LAMBDA { dot.template group<decltype(g)::value>(o, b * kGroups + g); });
+        }
+    }
+    dot.store(y, ldy);
+}
+
+}  // namespace
+}  // namespace bq
