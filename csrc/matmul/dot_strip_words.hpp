@@ -9,6 +9,31 @@
 namespace bq {
 namespace {
 
+// Adds to each row's sum `factor`, two words, times its products: vector i of kSteps, weight(i), with four
+// activations from row(r) + 4 * i on.
+template <class V, int kTop, int kSteps, int kRows, class Weight, class Row>
+BQ_INLINE void add_products(Weight&& weight, Row&& row, typename V::Ints factor,
+                            typename V::Ints (&sum)[kRows]) {
+    using Ints = typename V::Ints;
+    constexpr int kPairs = V::template pairs<kTop, kSteps>();
+    unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
+        Ints words[kRows];
+        unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
+            constexpr int kStep = decltype(part)::value * kPairs + decltype(i)::value;
+            const auto u = V::template factors<kTop>(weight(Index<kStep>{}));
+            for (int r = 0; r < kRows; ++r) {
+                const Ints products = V::products(u, row(r) + 4 * kStep);
+                words[r] = i == 0 ? products : V::add_words(words[r], products);
+                V::keep_order(words[r]);
+            }
+        });
+        for (int r = 0; r < kRows; ++r) {
+            sum[r] = V::add(sum[r], V::widened(words[r], factor));
+            V::keep_order(sum[r]);
+        }
+    });
+}
+
 template <class V, FormatId id, int kRows>
 struct StripWordsDot : StripStream<V, id> {
     using F = Strip<V, id>;
@@ -31,27 +56,12 @@ struct StripWordsDot : StripStream<V, id> {
         }
     }
 
-    // Adds `factor`, two words, times the products of vectors `first` and on, kSteps of them, of group g. The
-    // activations of the group start at `at`.
+    // The vectors `first` and on of group g, kSteps of them, with the activations of the group at `at`.
     template <int g, int first, int kSteps>
     BQ_INLINE void dots(const typename F::Open& o, int64_t at, Ints factor, Ints (&sum)[kRows]) const {
-        constexpr int kPairs = V::template pairs<F::kTop, kSteps>();
-        unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
-            Ints words[kRows];
-            unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
-                constexpr int step = first + decltype(part)::value * kPairs + decltype(i)::value;
-                const auto u = V::template factors<F::kTop>(F::template weight<g, step>(o));
-                for (int r = 0; r < kRows; ++r) {
-                    const Ints products = V::products(u, q[r] + at + 4 * step);
-                    words[r] = i == 0 ? products : V::add_words(words[r], products);
-                    V::keep_order(words[r]);
-                }
-            });
-            for (int r = 0; r < kRows; ++r) {
-                sum[r] = V::add(sum[r], V::widened(words[r], factor));
-                V::keep_order(sum[r]);
-            }
-        });
+        add_products<V, F::kTop, kSteps>(
+            [&](auto i) BQ_INLINE_LAMBDA { return F::template weight<g, first + decltype(i)::value>(o); },
+            [&](int r) BQ_INLINE_LAMBDA { return q[r] + at + 4 * first; }, factor, sum);
     }
 
     // Elements 32 g to 32 g + 31 of a block with float scales; they are elements 32 * i of the row and on.
@@ -138,23 +148,21 @@ struct StripWordsDot : StripStream<V, id> {
     }
 };
 
-// The same for more rows and super-blocks: a block of all rows of a strip is unpacked to memory and then
-// meets a few activation rows at a time, in a loop over its runs. Unrolled, as above, the code of all that
-// would be too long for the cache of decoded instructions.
+// The same for more rows, and super-blocks that take long to unpack: a block of all rows of a strip is
+// unpacked to memory and then meets a few activation rows at a time, in a loop over its runs. Unrolled, as
+// above, the code of all that would be too long for the cache of decoded instructions.
 inline constexpr int kUnpackedRows = 8;  // activation rows, at most
-template <class V, FormatId id>
+template <class V, FormatId id>          // runs of 16 or 32
 struct StripBlockDot : StripStream<V, id> {
     using F = Strip<V, id>;
     using Stream = StripStream<V, id>;
     using Ints = typename V::Ints;
     using Floats = typename V::Floats;
     static constexpr int kTogether = 4;  // activation rows that registers hold the sums of
-    static constexpr int kRun = F::kRun == 16 ? 16 : 32, kRuns = 256 / kRun;
+    static constexpr int kRun = F::kRun, kRuns = 256 / kRun;
     static constexpr int kBytes = 4 * V::kLanes;  // of a vector
-    // Vectors of minima or scales with sums of runs: see add_less.
-    static constexpr bool kPairsOfRuns = F::kRun == 32;
-    static constexpr int kLess = F::kRun == 256 ? 0 : kPairsOfRuns ? 4 : 8;
     static constexpr bool kTakesOff = F::kMinima || F::kOffset != 0;
+    static constexpr bool kPairsOfRuns = kRun == 32;  // whose minima meet their sums: F::minima
 
     const int8_t* q;
     const float* scales;
@@ -164,7 +172,7 @@ struct StripBlockDot : StripStream<V, id> {
     Floats acc[kUnpackedRows];
     alignas(64) uint8_t weights[64 * kBytes];
     alignas(64) uint8_t factors[kRuns * kBytes];
-    alignas(64) uint8_t minima[kLess > 0 ? kLess * kBytes : 1];
+    alignas(64) uint8_t minima[kTakesOff ? kRuns / 2 * kBytes : 1];
 
     BQ_INLINE StripBlockDot(const Activations& x, int64_t first_row, int count)
         : q(x.q + first_row * x.k),
@@ -183,39 +191,16 @@ struct StripBlockDot : StripStream<V, id> {
                 V::store_bytes(weights + (8 * g + i) * kBytes, F::template weight<kGroup, kStep>(o));
             });
         });
-        if constexpr (F::kRun < 256)
-            unroll<kRuns>([&](auto run) BQ_INLINE_LAMBDA {
-                V::store_bytes(factors + run * kBytes, F::template factor<decltype(run)::value>(o));
-            });
+        unroll<kRuns>([&](auto run) BQ_INLINE_LAMBDA {
+            V::store_bytes(factors + run * kBytes, F::template factor<decltype(run)::value>(o));
+        });
         if constexpr (kTakesOff)
-            unroll<kLess>([&](auto i) BQ_INLINE_LAMBDA {
+            unroll<kRuns / 2>([&](auto i) BQ_INLINE_LAMBDA {
                 if constexpr (kPairsOfRuns)
                     V::store_bytes(minima + i * kBytes, F::template minima<decltype(i)::value>(o));
                 else
                     V::store_bytes(minima + i * kBytes, F::template less<decltype(i)::value>(o));
             });
-    }
-
-    // One run of kCount rows, the first of which is at x.
-    template <int kCount>
-    BQ_INLINE void add_run(const uint8_t* u, const int8_t* x, Ints factor, Ints (&sum)[kCount]) const {
-        constexpr int kSteps = kRun / 4, kPairs = V::template pairs<F::kTop, kSteps>();
-        unroll<kSteps / kPairs>([&](auto part) BQ_INLINE_LAMBDA {
-            Ints words[kCount];
-            unroll<kPairs>([&](auto i) BQ_INLINE_LAMBDA {
-                const int step = part * kPairs + i;
-                const auto w = V::template factors<F::kTop>(V::load(u + step * kBytes));
-                for (int r = 0; r < kCount; ++r) {
-                    const Ints products = V::products(w, x + r * k + 4 * step);
-                    words[r] = i == 0 ? products : V::add_words(words[r], products);
-                    V::keep_order(words[r]);
-                }
-            });
-            for (int r = 0; r < kCount; ++r) {
-                sum[r] = V::add(sum[r], V::widened(words[r], factor));
-                V::keep_order(sum[r]);
-            }
-        });
     }
 
     // The rows r to r + kCount - 1 and super-block i.
@@ -224,9 +209,13 @@ struct StripBlockDot : StripStream<V, id> {
         Ints total[kCount];
         for (Ints& sum : total) sum = V::no_ints();
         const int8_t* x = q + r * k + 256 * i;
-        for (int run = 0; run < kRuns; ++run, x += kRun)
-            add_run<kCount>(weights + run * (kRun / 4) * kBytes, x,
-                            F::kRun < 256 ? V::load(factors + run * kBytes) : V::splat_words(1), total);
+        for (int run = 0; run < kRuns; ++run, x += kRun) {
+            const uint8_t* const u = weights + run * (kRun / 4) * kBytes;
+            const Ints factor = V::load(factors + run * kBytes);
+            add_products<V, F::kTop, kRun / 4>(
+                [&](auto step) BQ_INLINE_LAMBDA { return V::load(u + step * kBytes); },
+                [&](int j) BQ_INLINE_LAMBDA { return x + j * k; }, factor, total);
+        }
         for (int j = 0; j < kCount; ++j) {
             const Floats scale = V::splat(scales[(r + j) * (k / 256) + i]);
             Ints less = V::no_ints();
@@ -239,11 +228,10 @@ struct StripBlockDot : StripStream<V, id> {
         }
     }
     BQ_INLINE Ints taken_off(const int16_t* sums) const {
-        if constexpr (kLess == 0) return V::sum_of_words(sums);
         alignas(16) int16_t pairs[8];
         if constexpr (kPairsOfRuns) V::sums_of_pairs(sums, pairs);
         Ints less = V::no_ints();
-        for (int i = 0; i < kLess; ++i)
+        for (int i = 0; i < kRuns / 2; ++i)
             less = V::dot_pair(less, V::load(minima + i * kBytes), (kPairsOfRuns ? pairs : sums) + 2 * i);
         return less;
     }
