@@ -327,10 +327,7 @@ TEST_CASE("products of blocks of equal bytes and the largest activations neither
             CAPTURE(byte);
             const std::vector<uint8_t> w = rows_of_byte(id, n, k, static_cast<uint8_t>(byte), rng);
             Input x(table, id, rows, k, rng);
-            for (int64_t r = 0; r < rows; ++r)  // all of one sign, of both by turns, of both in halves of 16
-                for (int64_t i = 0; i < k; ++i)
-                    x.x[r * k + i] = (r + (r < 2 ? 0 : r < 5 ? i : i / 8)) % 2 == 0 ? 127.0f : -127.0f;
-            x.quantize(table);
+            x.make_largest(table);
             std::vector<float> few(rows * n, NAN), many(rows * n, NAN);
             const int64_t row_bytes = format_info(id).row_bytes(k);
             table[id].matmul_i8(w.data(), row_bytes, 0, n, x.quantized, few.data(), n);

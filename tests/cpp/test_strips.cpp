@@ -85,7 +85,7 @@ TEST_CASE("products of strips are the float64 products of the quantized values")
         Rng rng(32);
         const FormatInfo& f = format_info(id);
         for (int64_t blocks : {1, 2, 3, 9})
-            for (int64_t rows : {1, 2, 3, 4, 7}) {
+            for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11}) {
                 const int64_t k = blocks * f.block_size, strips = 3, n = strips * kernels.lanes;
                 const Input x(table, id, rows, k, rng);
                 const Ordered ordered(kernels, id, x.quantized);
@@ -100,6 +100,26 @@ TEST_CASE("products of strips are the float64 products of the quantized values")
                         kernels[id](laid_out.data(), f.row_bytes(k), i, i + 1, ordered.x.part(r, 1),
                                     pieces.data() + r * n, n);
                 CHECK(y == pieces);
+            }
+    });
+}
+
+TEST_CASE("products of strips of equal bytes and the largest activations neither saturate nor overflow") {
+    for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
+        const FormatInfo& f = format_info(id);
+        const int64_t k = (f.block_size == 256 ? 2 : 9) * f.block_size, n = kernels.lanes;
+        Rng rng(42);
+        for (int byte : {0x00, 0x0f, 0x7f, 0x80, 0xf0, 0xff})
+            for (int64_t rows : {1, 4, 8}) {
+                CAPTURE(byte);
+                const std::vector<uint8_t> w = rows_of_byte(id, n, k, static_cast<uint8_t>(byte), rng);
+                Input x(table, id, rows, k, rng);
+                x.make_largest(table);
+                const Ordered ordered(kernels, id, x.quantized);
+                const std::vector<uint8_t> laid_out = strips_of(id, kernels.lanes, 1, k, w);
+                std::vector<float> y(static_cast<size_t>(rows * n), NAN);
+                kernels[id](laid_out.data(), f.row_bytes(k), 0, 1, ordered.x, y.data(), n);
+                check_products(x, w, n, y);
             }
     });
 }
