@@ -4,7 +4,6 @@
 #pragma once
 
 #include "matmul/strip_stream.hpp"
-#include "targets/kernels.hpp"
 
 namespace bq {
 namespace {
@@ -35,26 +34,19 @@ BQ_INLINE void add_products(Weight&& weight, Row&& row, typename V::Ints factor,
 }
 
 template <class V, FormatId id, int kRows>
-struct StripWordsDot : StripStream<V, id> {
+struct StripWordsDot : StripRows<V, id, kRows> {
+    using Rows = StripRows<V, id, kRows>;
     using F = Strip<V, id>;
     using Stream = StripStream<V, id>;
     using Ints = typename V::Ints;
     using Floats = typename V::Floats;
 
-    const int8_t* q[kRows];
-    const float *scales[kRows], *sums[kRows];
-    const int16_t* whole_sums[kRows];
-    Floats acc[kRows];
-
-    BQ_INLINE StripWordsDot(const Activations& x, int64_t first_row) {
-        for (int r = 0; r < kRows; ++r) {
-            q[r] = x.q + (first_row + r) * x.k;
-            scales[r] = x.scales + (first_row + r) * (x.k / x.run);
-            sums[r] = x.sums + (first_row + r) * (x.k / 16);
-            whole_sums[r] = x.whole_sums + (first_row + r) * (x.k / 16);
-            acc[r] = V::zero();
-        }
-    }
+    using Rows::acc;
+    using Rows::q;
+    using Rows::scales;
+    using Rows::StripRows;
+    using Rows::sums;
+    using Rows::whole_sums;
 
     // The vectors `first` and on of group g, kSteps of them, with the activations of the group at `at`.
     template <int g, int first, int kSteps>
@@ -141,10 +133,6 @@ struct StripWordsDot : StripStream<V, id> {
             if constexpr (F::kMinima)
                 acc[r] = V::mul_sub_from(V::to_floats(less[r]), V::mul(F::dmin(o), scale), acc[r]);
         }
-    }
-
-    BQ_INLINE void store(float* y, int64_t ldy) const {
-        for (int r = 0; r < kRows; ++r) V::store(y + r * ldy, acc[r]);
     }
 };
 

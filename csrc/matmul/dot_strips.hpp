@@ -10,7 +10,8 @@ namespace {
 
 // A strip against kRows activation rows.
 template <class V, FormatId id, int kRows>
-struct StripDot : StripStream<V, id> {
+struct StripDot : StripRows<V, id, kRows> {
+    using Rows = StripRows<V, id, kRows>;
     using F = Strip<V, id>;
     using Stream = StripStream<V, id>;
     using Bytes = typename V::Bytes;
@@ -23,20 +24,12 @@ struct StripDot : StripStream<V, id> {
     // for many rows.
     static constexpr int kPlaces = kRows <= 2 ? F::kPlaces : 1;
 
-    const int8_t* q[kRows];
-    const float *scales[kRows], *sums[kRows];
-    const int16_t* whole_sums[kRows];
-    Floats acc[kRows];
-
-    BQ_INLINE StripDot(const Activations& x, int64_t first_row) {
-        for (int r = 0; r < kRows; ++r) {
-            q[r] = x.q + (first_row + r) * x.k;
-            scales[r] = x.scales + (first_row + r) * (x.k / x.run);
-            sums[r] = x.sums + (first_row + r) * (x.k / 16);
-            whole_sums[r] = x.whole_sums + (first_row + r) * (x.k / 16);
-            acc[r] = V::zero();
-        }
-    }
+    using Rows::acc;
+    using Rows::q;
+    using Rows::scales;
+    using Rows::StripRows;
+    using Rows::sums;
+    using Rows::whole_sums;
 
     // Elements 32 g to 32 g + 31 of a block with float scales; they are elements 32 * i of the row and on.
     template <int g>
@@ -136,10 +129,6 @@ struct StripDot : StripStream<V, id> {
             if constexpr (F::kMinima)
                 acc[r] = V::mul_sub_from(V::to_floats(less[r]), V::mul(F::dmin(o), scale), acc[r]);
         }
-    }
-
-    BQ_INLINE void store(float* y, int64_t ldy) const {
-        for (int r = 0; r < kRows; ++r) V::store(y + r * ldy, acc[r]);
     }
 };
 

@@ -3,6 +3,7 @@
 
 #include "matmul/strips.hpp"
 #include "simd/strip_formats.hpp"
+#include "targets/kernels.hpp"
 
 namespace bq {
 namespace {
@@ -48,6 +49,29 @@ struct StripStream {
             for (int time = 0; time < (V::outruns_memory(id) ? 3 : 1); ++time)
                 __builtin_prefetch(p + time * kAskedApart + 64 * line, 0, kLevel);
 #endif
+    }
+};
+
+// The activation rows that meet a strip, and their sums.
+template <class V, FormatId id, int kRows>
+struct StripRows : StripStream<V, id> {
+    const int8_t* q[kRows];
+    const float *scales[kRows], *sums[kRows];
+    const int16_t* whole_sums[kRows];
+    typename V::Floats acc[kRows];
+
+    BQ_INLINE StripRows(const Activations& x, int64_t first_row) {
+        for (int r = 0; r < kRows; ++r) {
+            q[r] = x.q + (first_row + r) * x.k;
+            scales[r] = x.scales + (first_row + r) * (x.k / x.run);
+            sums[r] = x.sums + (first_row + r) * (x.k / 16);
+            whole_sums[r] = x.whole_sums + (first_row + r) * (x.k / 16);
+            acc[r] = V::zero();
+        }
+    }
+
+    BQ_INLINE void store(float* y, int64_t ldy) const {
+        for (int r = 0; r < kRows; ++r) V::store(y + r * ldy, acc[r]);
     }
 };
 
