@@ -191,7 +191,7 @@ void matmul_strips(const uint8_t* strips, int64_t row_bytes, int64_t begin, int6
                     continue;
                 }
             unroll<kFew>([&](auto i) BQ_INLINE_LAMBDA {
-                if (r < x.rows && rows == i + 1) pass(Index<decltype(i)::value + 1>{});
+                if (rows == i + 1) pass(Index<decltype(i)::value + 1>{});
             });
         }
     } else {
