@@ -10,8 +10,8 @@ constexpr int64_t align64(int64_t n) {
     return (n + 63) / 64 * 64;
 }
 
-constexpr int kMostRows = 16;    // of a tile
-constexpr int64_t kPiece = 128;  // words of a row that are packed at a time
+constexpr int kMostRows = kLaneTile;  // of a tile
+constexpr int64_t kPiece = 128;       // words of a row that are packed at a time
 alignas(64) constexpr uint32_t kZeros[kPiece] = {};
 
 uint32_t load_word(const void* p) {
@@ -161,18 +161,17 @@ void each_tile(int64_t begin, int64_t end, int64_t rows, int tile_rows, Body&& b
     }
 }
 
-// Rows of all tiles.
-int64_t padded(int64_t rows, int tile_rows) {
+}  // namespace
+
+int64_t padded_rows(int64_t rows, int tile_rows) {
     int64_t all = 0;
     each_tile(0, rows, rows, tile_rows, [&](int64_t, int count, int) { all += count; });
     return all;
 }
 
-}  // namespace
-
 PackedLayout PackedLayout::of(int64_t rows, int64_t k, const PanelShape& shape) {
     PackedLayout layout{};
-    const int64_t all = padded(rows, shape.tile_rows), run_floats = all * (k / shape.run) * 4;
+    const int64_t all = padded_rows(rows, shape.tile_rows), run_floats = all * (k / shape.run) * 4;
     layout.start_offset = align64(all * k);
     layout.scales_offset = layout.start_offset + align64(run_floats);
     layout.sums_offset = layout.scales_offset + align64(all * (k / kActivationRun) * 4);
@@ -192,7 +191,7 @@ PackedRows PackedLayout::view(const void* base, int64_t rows, int64_t k) const {
 }
 
 int64_t packed_float_bytes(int64_t rows, int64_t k, int tile_rows) {
-    return padded(rows, tile_rows) * k * 4;
+    return padded_rows(rows, tile_rows) * k * 4;
 }
 
 void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,
@@ -212,7 +211,7 @@ void pack_float_rows(const float* x, int64_t begin, int64_t end, int tile_rows, 
 }
 
 int64_t packed_bf16_bytes(int64_t rows, int64_t k, int tile_rows) {
-    return padded(rows, tile_rows) * ((k + 1) / 2) * 4;
+    return padded_rows(rows, tile_rows) * ((k + 1) / 2) * 4;
 }
 
 void pack_bf16_rows(const float* x, int64_t begin, int64_t end, int tile_rows, const PackedFloats& out,

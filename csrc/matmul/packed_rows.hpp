@@ -17,9 +17,12 @@
 namespace bq {
 
 inline constexpr int kSmallTile = 4;
+// Rows of a tile where rows are the lanes of vectors (gemm_float_lanes.hpp), or 16; 8 if there are no more.
+inline constexpr int kLaneTile = 24;
 
 // Rows of the next tile when `left` rows are left: small ones where they need less padding.
 static constexpr int next_tile(int64_t left, int tile_rows) {
+    if (tile_rows == kLaneTile) return left > kLaneTile ? 16 : left > 16 ? 24 : left > 8 ? 16 : 8;
     const auto small = [](int64_t rows) { return (rows + kSmallTile - 1) / kSmallTile * kSmallTile; };
     if (left < tile_rows) return kSmallTile;
     return left < 2 * tile_rows && small(left) < tile_rows + small(left - tile_rows) ? kSmallTile : tile_rows;
@@ -35,6 +38,9 @@ struct PackedLayout {
 // Packs the tiles that start at the rows begin <= r < end.
 void pack_rows(const Activations& x, int64_t begin, int64_t end, const PanelShape& shape,
                const PackedRows& out);
+
+// Rows of all tiles.
+int64_t padded_rows(int64_t rows, int tile_rows);
 
 // The same for float activations x [rows, k].
 int64_t packed_float_bytes(int64_t rows, int64_t k, int tile_rows);

@@ -163,12 +163,15 @@ struct Product {
     }
 
     void with_floats() {
-        const PanelShape& shape = table.float_panel_shape;
+        const PanelShape& shape = kernel.float_panel_shape;
         // Where there are kernels for them, bfloat16 weights take activations of their own precision.
         const bool rounds = !exact && kernel.matmul_bf16_panels != nullptr;
         const auto panels = rounds ? kernel.matmul_bf16_panels : kernel.matmul_float_panels;
         const int from = rounds ? kernel.bf16_panels_from : kernel.float_panels_from;
-        choose_panels(panels != nullptr, [&](int64_t rows) { return rows >= from; });
+        choose_panels(panels != nullptr, [&](int64_t rows) {
+            return rows >= from &&
+                   padded_rows(rows, shape.tile_rows) * kernel.float_panels_fill <= 100 * rows;
+        });
         Sizes sizes;
         const auto round = table[FormatId::F32].decode_bf16;
         const bool few = any_few(), rounds_few = rounds && few;

@@ -47,19 +47,23 @@ thread_local bool inside_body = false;
 struct Job {
     void (*body)(void*, int64_t, int64_t);
     void* context;
-    int64_t n, part_size;
-    int helpers;  // workers that may take part
+    int64_t n, grain, grains, parts;  // parts of about equal numbers of grains
+    int helpers;                      // workers that may take part
     std::atomic<int64_t> next{0};
     Cpus cpus;
 
     void run() {
         inside_body = true;
         for (;;) {
-            const int64_t begin = next.fetch_add(part_size, std::memory_order_relaxed);
-            if (begin >= n) break;
-            body(context, begin, std::min(n, begin + part_size));
+            const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
+            if (part >= parts) break;
+            body(context, start_of(part), part + 1 < parts ? start_of(part + 1) : n);
         }
         inside_body = false;
+    }
+    // grains * part might overflow.
+    int64_t start_of(int64_t part) const {
+        return (grains / parts * part + grains % parts * part / parts) * grain;
     }
 };
 
@@ -241,12 +245,13 @@ void parallel_ranges(int64_t n, int64_t grain, int threads, void (*body)(void*, 
     const int64_t wanted = threads > 0 ? std::min(threads, kMaxThreads) : get_num_threads();
     const int64_t count = std::min(wanted, grains);
     if (count > 1 && !inside_body) {
-        const int64_t parts = std::min(grains, count * kPartsPerThread);
         Job job;
         job.body = body;
         job.context = context;
         job.n = n;
-        job.part_size = ((grains - 1) / parts + 1) * grain;
+        job.grain = grain;
+        job.grains = grains;
+        job.parts = std::min(grains, count * kPartsPerThread);
         job.helpers = static_cast<int>(count - 1);
         if (pool().try_run(job)) return;
     }

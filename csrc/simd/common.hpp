@@ -36,6 +36,15 @@ BQ_INLINE void keep_in_memory([[maybe_unused]] T (&values)[N]) {
 #endif
 }
 
+// The compiler must keep this vector in a register: gcc would rather load it anew for each product, and loads
+// would bind.
+template <class T>
+BQ_INLINE void keep_in_register([[maybe_unused]] T& vector) {
+#if defined(__GNUC__) && defined(__x86_64__)
+    __asm__("" : "+x"(vector));
+#endif
+}
+
 // Loads at any address.
 template <class T>
 BQ_INLINE T load_as(const void* p) {

@@ -21,6 +21,7 @@ struct TileAvx2 {
     static constexpr int kLanes = 16;
     static constexpr int kRows = 4;
     static constexpr int kFloatRows = 6;
+    static constexpr bool kRowsInLanes = true;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = false;
     static constexpr bool kIntegerBlocks = false, kIntegerScales = true;

@@ -19,6 +19,7 @@ struct TileAvx512 {
     static constexpr int kLanes = 32;
     static constexpr int kRows = 6;
     static constexpr int kFloatRows = 7;
+    static constexpr bool kRowsInLanes = false;
     static constexpr int kLargestWeight = 255;
     static constexpr bool kSignedWeights = false;
     static constexpr bool kIntegerBlocks = true, kIntegerScales = false;

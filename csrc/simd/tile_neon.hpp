@@ -13,6 +13,7 @@ struct TileNeon {
     static constexpr int kLanes = 8;
     static constexpr int kRows = 6;
     static constexpr int kFloatRows = 8;
+    static constexpr bool kRowsInLanes = false;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
     static constexpr bool kIntegerBlocks = false, kIntegerScales = false;

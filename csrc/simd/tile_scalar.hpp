@@ -3,6 +3,7 @@
 //   kLanes          weight rows side by side in a vector
 //   kRows           activation rows of a tile
 //   kFloatRows      the same with float activations
+//   kRowsInLanes    products of float weights go through gemm_float_lanes.hpp
 //   kSignedWeights  panels hold signed integers; otherwise unsigned ones up to kLargestWeight
 //   dots<kTop, kSteps, kCount>
 //                   for each of kCount activation rows: start[r] and the products of kSteps groups of four.
@@ -38,6 +39,7 @@ struct TileScalar {
     static constexpr int kLanes = 8;
     static constexpr int kRows = 4;
     static constexpr int kFloatRows = 4;
+    static constexpr bool kRowsInLanes = false;
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
     static constexpr bool kIntegerBlocks = false, kIntegerScales = false;

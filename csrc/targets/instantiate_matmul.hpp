@@ -7,6 +7,7 @@
 #include "matmul/dot_floats.hpp"
 #include "matmul/gemm.hpp"
 #include "matmul/gemm_f32.hpp"
+#include "matmul/gemm_float_lanes.hpp"
 #include "simd/unpack_iq.hpp"
 #include "simd/unpack_lookup.hpp"
 #include "simd/unpack_low_bit.hpp"
@@ -23,6 +24,10 @@ constexpr MatmulI8 few_rows() {
     return matmul_i8<S, id>;
 }
 
+constexpr PanelShape float_shape(int tile_rows, int lanes) {
+    return {0, 0, false, 0, tile_rows, lanes, 0, false};
+}
+
 template <class S, class T, class B, FormatId id>
 void fill_block_matmul(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
@@ -33,18 +38,28 @@ void fill_block_matmul(KernelTable& table) {
     f.panel_shape = ChosenPanel<S, T, id>::shape();
     f.matmul_f32 = matmul_f32<S, id>;
     f.matmul_float_panels = matmul_float_panels<S, T, id>;
+    f.float_panel_shape = float_shape(T::kFloatRows, T::kLanes);
 }
 
 template <class S, class T, FormatId id>
 void fill_float_matmul(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
     f.matmul_f32 = matmul_floats<S, id>;
-    f.matmul_float_panels = matmul_float_panels<S, T, id>;
     f.floats_in_parts = !FloatOperands<S, id>::kManyRegisters;
-    // Measured: with room for fewer sums, or larger weights, loads bind the tiles of few rows sooner.
-    f.float_panels_from = !FloatOperands<S, id>::kManyRegisters ? (id == FormatId::F32 ? 33 : 49)
-                          : id == FormatId::F32                 ? 129
-                                                                : 257;
+    // The numbers of rows are measured: with room for fewer sums, or larger weights, loads bind the tiles of
+    // few rows sooner.
+    if constexpr (T::kRowsInLanes) {
+        f.matmul_float_panels = matmul_float_lanes<S, id>;
+        f.float_panel_shape = float_shape(kLaneTile, kLanesGroup);
+        f.float_panels_from = id == FormatId::BF16 ? 13 : 15;
+        f.float_panels_fill = id == FormatId::F16 ? 82 : 0;
+    } else {
+        f.matmul_float_panels = matmul_float_panels<S, T, id>;
+        f.float_panel_shape = float_shape(T::kFloatRows, T::kLanes);
+        f.float_panels_from = f.floats_in_parts     ? (id == FormatId::F32 ? 33 : 49)
+                              : id == FormatId::F32 ? 129
+                                                    : 257;
+    }
 }
 
 template <class S, class T, class B, FormatId... ids>
@@ -56,7 +71,6 @@ void fill_block_matmuls(KernelTable& table) {
 template <class S, class T, class B = void>
 void fill_matmuls(KernelTable& table) {
     using enum FormatId;
-    table.float_panel_shape = {0, 0, false, 0, T::kFloatRows, T::kLanes, 0, false};
     fill_float_matmul<S, T, F32>(table);
     fill_float_matmul<S, T, F16>(table);
     fill_float_matmul<S, T, BF16>(table);

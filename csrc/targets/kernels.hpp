@@ -137,8 +137,10 @@ struct FormatKernels {
     int panels_from = 5;       // activation rows from which on matmul_panels is faster than matmul_i8
     MatmulF32 matmul_f32 = nullptr;
     MatmulFloatPanels matmul_float_panels = nullptr;
-    int float_panels_from = 5;     // activation rows
-    bool floats_in_parts = false;  // matmul_f32 takes k part by part, for weights of floats
+    PanelShape float_panel_shape{};  // of matmul_float_panels and matmul_bf16_panels: tile_rows and lanes
+    int float_panels_from = 5;       // activation rows
+    int float_panels_fill = 0;       // percent of the rows of their tiles that there must be for them
+    bool floats_in_parts = false;    // matmul_f32 takes k part by part, for weights of floats
     // Much faster, for activations that are rounded to bfloat16; nullptr where there are none.
     MatmulBf16 matmul_bf16 = nullptr;
     MatmulFloatPanels matmul_bf16_panels = nullptr;
@@ -159,7 +161,6 @@ using StreamCopy = void (*)(void* to, const void* from, int64_t bytes);
 struct KernelTable {
     const char* isa = nullptr;  // "baseline", "avx2", "avx512", "neon", "neon_dotprod"
     FormatKernels formats[kFormatIdLimit];
-    PanelShape float_panel_shape{};  // of every matmul_float_panels: tile_rows and lanes
     QuantizeActivations quantize_activations = nullptr;
     FirstNonfinite first_nonfinite = nullptr;
     StreamCopy stream_copy = nullptr;  // nullptr where the instruction set has no such stores

@@ -143,6 +143,29 @@ TEST_CASE("products with float activations are the float64 products") {
     });
 }
 
+static void check_float_panels(const KernelTable& table, FormatId id, int64_t rows, int64_t n, int64_t k,
+                               Rng& rng) {
+    std::vector<float> x(rows * k);
+    for (float& v : x) v = rng.uniform();
+    const PanelShape& shape = table[id].float_panel_shape;
+    std::vector<uint8_t> storage(static_cast<size_t>(packed_float_bytes(rows, k, shape.tile_rows)));
+    const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
+    pack_float_rows(x.data(), 0, rows, shape.tile_rows, packed);
+    const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+    const GuardedBytes guarded(w);
+    const std::vector<float> values = decoded(id, w, n, k);
+    std::vector<float> y(rows * n, NAN);
+    const int64_t row_bytes = format_info(id).row_bytes(k);
+    table[id].matmul_float_panels(guarded.data(), row_bytes, 0, std::min<int64_t>(n, shape.lanes), packed,
+                                  y.data(), n);
+    if (n > shape.lanes)
+        table[id].matmul_float_panels(guarded.data(), row_bytes, shape.lanes, n, packed, y.data(), n);
+    CAPTURE(rows);
+    CAPTURE(n);
+    CAPTURE(k);
+    CHECK(wrong_products(x, values, rows, n, k, y) == 0);
+}
+
 TEST_CASE("products of many rows with float activations are the float64 products") {
     for_each_kernel([](const KernelTable& table, FormatId id) {
         Rng rng(18);
@@ -150,26 +173,23 @@ TEST_CASE("products of many rows with float activations are the float64 products
         for (int64_t rows : row_counts)
             for (int64_t n : weight_counts) {
                 const bool deep = rows == 17 && n == 33;  // past one panel's depth
-                const int64_t block = format_info(id).block_size,
-                              k = block * (deep ? (block == 256 ? 3 : 520 / block + 1) : 1);
-                std::vector<float> x(rows * k);
-                for (float& v : x) v = rng.uniform();
-                const PanelShape& shape = table.float_panel_shape;
-                std::vector<uint8_t> storage(
-                    static_cast<size_t>(packed_float_bytes(rows, k, shape.tile_rows)));
-                const PackedFloats packed{reinterpret_cast<const float*>(storage.data()), rows, k};
-                pack_float_rows(x.data(), 0, rows, shape.tile_rows, packed);
-                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
-                const std::vector<float> values = decoded(id, w, n, k);
-                std::vector<float> y(rows * n, NAN);
-                const int64_t row_bytes = format_info(id).row_bytes(k);
-                table[id].matmul_float_panels(w.data(), row_bytes, 0, std::min<int64_t>(n, shape.lanes),
-                                              packed, y.data(), n);
-                if (n > shape.lanes)
-                    table[id].matmul_float_panels(w.data(), row_bytes, shape.lanes, n, packed, y.data(), n);
-                CHECK(wrong_products(x, values, rows, n, k, y) == 0);
+                const int64_t block = format_info(id).block_size;
+                check_float_panels(table, id, rows, n,
+                                   block * (deep ? (block == 256 ? 3 : 520 / block + 1) : 1), rng);
             }
     });
+}
+
+TEST_CASE("products of many rows with float weights are the float64 products") {
+    for (const KernelTable* table : matmul_kernels())
+        for (FormatId id : {FormatId::F32, FormatId::F16, FormatId::BF16}) {
+            Rng rng(23);
+            for (int64_t rows : {1, 8, 9, 24, 25, 41, 56})  // tiles of all sizes
+                for (int64_t n : {1, 23, 24, 25, 72})
+                    for (int64_t k : {1, 7, 8, 9, 31, 255, 256, 257, 263, 264, 530})
+                        check_float_panels(*table, id, rows, n, k, rng);
+            check_float_panels(*table, id, 1100, 49, 260, rng);  // several blocks of rows
+        }
 }
 
 static void round_floats(const uint8_t* floats, uint16_t* to, int64_t k) {
@@ -185,7 +205,7 @@ TEST_CASE("products of bfloat16 weights and activations are the float64 products
         const FormatKernels& kernels = (*table)[FormatId::BF16];
         if (kernels.matmul_bf16_panels == nullptr) continue;
         Rng rng(19);
-        const PanelShape& shape = table->float_panel_shape;
+        const PanelShape& shape = kernels.float_panel_shape;
         for (int64_t rows : {1, 4, 5, 13, 14, 33, 130, 600})
             for (int64_t n : {1, 17, 31, 33, 65})
                 for (int64_t k : {1, 2, 31, 256, 257, 530}) {
