@@ -11,9 +11,9 @@
 namespace bq {
 namespace {
 
-// Weight rows and elements of a part. Sums start anew with each, which keeps rounding errors small; 512
-// elements are 2 % faster.
-inline constexpr int kLanesGroup = 24, kLanesDepth = 256;
+// Weight rows and elements of a part, and elements after which sums start anew, which keeps rounding errors
+// small.
+inline constexpr int kLanesGroup = 24, kLanesDepth = 512, kLanesChain = 256;
 
 // The elements at to at + depth - 1 of the weight rows from n on.
 struct WeightPart {
@@ -68,8 +68,6 @@ struct FloatLanes {
         constexpr int kWeights = kSums / kVectors;
         constexpr int kSteps = kVectors > 2 ? 1 : 2;  // the registers do not hold more
         Wide sum[kWeights][kVectors];
-        for (int i = 0; i < kWeights; ++i)
-            for (int v = 0; v < kVectors; ++v) sum[i][v] = S::wide_zero();
         const auto step = [&](int e) BQ_INLINE_LAMBDA {
             Wide rows[kVectors];
             for (int v = 0; v < kVectors; ++v) {
@@ -81,29 +79,35 @@ struct FloatLanes {
                 for (int v = 0; v < kVectors; ++v) sum[i][v] = S::mul_add(rows[v], weight, sum[i][v]);
             }
         };
-        int e = 0;
         [[maybe_unused]] int converted = 0;
-        for (; e + kSteps <= depth; e += kSteps) {
-            unroll<kSteps>([&](auto i) BQ_INLINE_LAMBDA { step(e + i); });
-            if constexpr (kConverts) {
-                if ((e + kSteps) % kVector != 0 || e + kSteps > coming.depth) continue;
-                for (int i = 0; i < kWeights; ++i)
-                    S::store_f32(from[i] + converted, load_floats<S, id>(coming.row[i] + converted * kBytes));
-                if (converted * kBytes % 64 == 0)
-                    for (int i = 0; i < kWeights; ++i) prefetch<1>(coming.asked[i] + converted * kBytes);
-                converted += kVector;
+        for (int e = 0; e < depth;) {
+            const int stop = depth - e < kLanesChain ? depth : e + kLanesChain;
+            const bool sets = is_first && e == 0;
+            for (int i = 0; i < kWeights; ++i)
+                for (int v = 0; v < kVectors; ++v) sum[i][v] = S::wide_zero();
+            for (; e + kSteps <= stop; e += kSteps) {
+                unroll<kSteps>([&](auto i) BQ_INLINE_LAMBDA { step(e + i); });
+                if constexpr (kConverts) {
+                    if ((e + kSteps) % kVector != 0 || e + kSteps > coming.depth) continue;
+                    for (int i = 0; i < kWeights; ++i)
+                        S::store_f32(from[i] + converted,
+                                     load_floats<S, id>(coming.row[i] + converted * kBytes));
+                    if (converted * kBytes % 64 == 0)
+                        for (int i = 0; i < kWeights; ++i) prefetch<1>(coming.asked[i] + converted * kBytes);
+                    converted += kVector;
+                }
             }
+            if (kSteps > 1 && e < stop) step(e++);
+            for (int i = 0; i < kWeights; ++i)
+                for (int v = 0; v < kVectors; ++v) {
+                    float* const to = sums + i * stride + v * kVector;
+                    S::store_f32(to, sets ? sum[i][v] : S::add(S::load_f32(to), sum[i][v]));
+                }
         }
-        if (kSteps > 1 && e < depth) step(e);
         if constexpr (kConverts)
             if (converted < coming.depth)
                 for (int i = 0; i < kWeights; ++i)
                     convert_rest(coming.row[i], converted, coming.depth, from[i]);
-        for (int i = 0; i < kWeights; ++i)
-            for (int v = 0; v < kVectors; ++v) {
-                float* const to = sums + i * stride + v * kVector;
-                S::store_f32(to, is_first ? sum[i][v] : S::add(S::load_f32(to), sum[i][v]));
-            }
     }
 
     // All rows of the part against kVectors vectors of activation rows.
