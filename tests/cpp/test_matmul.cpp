@@ -184,11 +184,12 @@ TEST_CASE("products of many rows with float weights are the float64 products") {
     for (const KernelTable* table : matmul_kernels())
         for (FormatId id : {FormatId::F32, FormatId::F16, FormatId::BF16}) {
             Rng rng(23);
-            for (int64_t rows : {1, 8, 9, 24, 25, 41, 56})  // tiles of all sizes
-                for (int64_t n : {1, 23, 24, 25, 72})
-                    for (int64_t k : {1, 7, 8, 9, 31, 255, 256, 257, 263, 264, 530})
-                        check_float_panels(*table, id, rows, n, k, rng);
-            check_float_panels(*table, id, 1100, 49, 260, rng);  // several blocks of rows
+            for (int64_t rows : {1, 8, 25, 41})  // tiles of all sizes
+                for (int64_t n : {1, 24, 49})
+                    for (int64_t k : {1, 7, 9}) check_float_panels(*table, id, rows, n, k, rng);
+            const int64_t deep[][3] = {{9, 49, 530}, {24, 23, 263}, {16, 25, 513}, {40, 48, 520}};
+            for (const auto& [rows, n, k] : deep) check_float_panels(*table, id, rows, n, k, rng);
+            check_float_panels(*table, id, 1100, 25, 17, rng);  // several blocks of rows
         }
 }
 
