@@ -14,6 +14,8 @@ namespace {
 // Weight rows and elements of a part, and elements after which sums start anew, which keeps rounding errors
 // small.
 inline constexpr int kLanesGroup = 24, kLanesDepth = 512, kLanesChain = 256;
+// More activation rows go block by block: read again and again, they should stay in the caches.
+inline constexpr int kLanesRows = 128;
 
 // The elements at to at + depth - 1 of the weight rows from n on.
 struct WeightPart {
@@ -149,10 +151,11 @@ struct FloatLanes {
 
     BQ_INLINE void multiply_all(const PackedFloats& x, float* y, int64_t ldy) {
         static_assert(kVector == 8 && kLaneTile == 3 * kVector);
-        constexpr int kStride = kBlockRows + 2 * kLaneTile;
+        constexpr int kStride = kLanesRows + kLaneTile;
         alignas(64) float sums[kLanesGroup][kStride];
         for (int64_t block = 0, to; block < x.rows; block = to) {
-            to = block_end(block, x.rows, kLaneTile);
+            // Whole tiles.
+            for (to = block; to < x.rows && to - block < kLanesRows;) to += next_tile(x.rows - to, kLaneTile);
             fill(part_at(begin, 0));
             for (WeightPart p = part_at(begin, 0); p.n < end; p = after(p)) {
                 const bool is_last = p.at + p.depth == k;
@@ -171,8 +174,8 @@ struct FloatLanes {
                     r += rows;
                 }
                 if (is_last)
-                    store(sums[0], kStride, to - block, end - p.n < kLanesGroup ? end - p.n : kLanesGroup,
-                          y + block * ldy + p.n, ldy);
+                    store(sums[0], kStride, (to < x.rows ? to : x.rows) - block,
+                          end - p.n < kLanesGroup ? end - p.n : kLanesGroup, y + block * ldy + p.n, ldy);
             }
         }
     }
