@@ -53,6 +53,8 @@ struct FloatTile {
     static constexpr int kPart = O::kStep > 16 ? 1024 : 512;
     // Elements of a cache line of weights, or of a step that is longer.
     static constexpr int kLine = 64 / O::kBytes > O::kStep ? 64 / O::kBytes : O::kStep;
+    // Twelve sums and four weights would leave no register to three activation rows.
+    static constexpr bool kKeepsInputs = !O::kManyRegisters && kRows == 3 && kWeights == 4;
 
     const Input* x[kRows];
     Sum total[kRows][kWeights];
@@ -74,11 +76,26 @@ struct FloatTile {
             next.template ask<kWeights, kLine, O::kBytes>(at);
             unroll<kLine / O::kStep>([&](auto step) BQ_INLINE_LAMBDA {
                 const int64_t i = at + step * O::kStep;
-                typename O::Values weights[kWeights];
-                for (int v = 0; v < kWeights; ++v) weights[v] = O::weights(w + v * stride + i * O::kBytes);
-                for (int r = 0; r < kRows; ++r) {
-                    const typename O::Values inputs = O::inputs(x[r] + i);
-                    for (int v = 0; v < kWeights; ++v) sum[v][r] = O::mul_add(weights[v], inputs, sum[v][r]);
+                if constexpr (kKeepsInputs) {
+                    typename O::Values inputs[kRows];
+                    for (int r = 0; r < kRows; ++r) {
+                        inputs[r] = O::inputs(x[r] + i);
+                        keep_in_register(inputs[r]);
+                    }
+                    for (int v = 0; v < kWeights; ++v) {
+                        typename O::Values weights = O::weights(w + v * stride + i * O::kBytes);
+                        keep_in_register(weights);
+                        for (int r = 0; r < kRows; ++r) sum[v][r] = O::mul_add(weights, inputs[r], sum[v][r]);
+                    }
+                } else {
+                    typename O::Values weights[kWeights];
+                    for (int v = 0; v < kWeights; ++v)
+                        weights[v] = O::weights(w + v * stride + i * O::kBytes);
+                    for (int r = 0; r < kRows; ++r) {
+                        const typename O::Values inputs = O::inputs(x[r] + i);
+                        for (int v = 0; v < kWeights; ++v)
+                            sum[v][r] = O::mul_add(weights[v], inputs, sum[v][r]);
+                    }
                 }
             });
         }
@@ -120,8 +137,15 @@ struct FloatTile {
     }
 };
 
-// Bytes of a weight row from which on, on AVX2, four rows beside one activation row are read fastest if
-// nothing is asked for, and parts of rows pay with two and three.
+// Activation rows that meet weight rows straight through k, with their sums in registers. Where these are few
+// (as measured), more rows go part by part.
+template <class O>
+inline constexpr int kStraightRows = O::kManyRegisters ? 6
+                                     : O::kBytes == 4  ? 4
+                                                       : 3;
+
+// Bytes of a weight row from which on, on AVX2, several rows beside a few activation rows are read fastest if
+// nothing is asked for (of 16-bit weights beside one or two).
 inline constexpr int64_t kLongRow = 4096;
 
 // Four weight rows at a time (beside a single activation row two, unless they are long), read from memory
@@ -131,24 +155,24 @@ template <class O>
 BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     constexpr int64_t kTile = 48;
-    constexpr int kMost = O::kManyRegisters ? 6 : 3;  // more rows go part by part there
-    const bool by_itself = !O::kManyRegisters && x.rows == 1 && w_row_bytes >= kLongRow;
+    constexpr int kMost = kStraightRows<O>;
+    const bool is_long = !O::kManyRegisters && w_row_bytes >= kLongRow;
+    const bool asks = !is_long || (x.rows > 2 && O::kBytes < 4);
+    const int64_t most = !O::kManyRegisters && x.rows == 3 ? 2 : 3;
     for (int64_t first = 0; first < x.rows; first += kTile) {
         const int64_t last = first + kTile < x.rows ? first + kTile : x.rows;
         // As many activation rows at a time as the registers hold sums of, or evenly fewer. Each pass over
-        // the weights asks for the next ones, so that all of them together do three times or more.
+        // the weights asks for the next ones, so that all of them together do three times (`most`) or more.
         const int64_t passes = (last - first + kMost - 1) / kMost;
-        const int times = by_itself ? 0 : passes < 3 ? static_cast<int>(4 - passes) : 1;
+        const int times = !asks ? 0 : passes < most ? static_cast<int>(most + 1 - passes) : 1;
         // `weights` rows from n on.
         const auto group = [&](auto weights, int64_t n) BQ_INLINE_LAMBDA {
             const uint8_t* next = w + n * w_row_bytes + bytes_ahead(weights, w_row_bytes);
             const auto some = [&](auto count, int64_t r) BQ_INLINE_LAMBDA {
                 constexpr int kRows = decltype(count)::value, kGiven = decltype(weights)::value;
-                constexpr int kTogether = !O::kManyRegisters && kRows > 2 && kGiven > 2 ? 2 : kGiven;
-                for (int v = 0; v < kGiven; v += kTogether)
-                    FloatTile<O, kRows, kTogether>(x.x + r * x.stride, x.stride)
-                        .rows(w + (n + v) * w_row_bytes, w_row_bytes, x.k, {next + v * w_row_bytes, times},
-                              y + r * ldy + n + v, ldy);
+                if constexpr (O::kManyRegisters || kRows * kGiven <= 12)
+                    FloatTile<O, kRows, kGiven>(x.x + r * x.stride, x.stride)
+                        .rows(w + n * w_row_bytes, w_row_bytes, x.k, {next, times}, y + r * ldy + n, ldy);
             };
             if (x.rows == 1) {
                 some(Index<1>{}, first);
@@ -164,7 +188,9 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
             }
         };
         int64_t n = begin;
-        if (x.rows > 1 || by_itself)
+        if (!O::kManyRegisters && x.rows > 3)
+            for (; n + 3 <= end; n += 3) group(Index<3>{}, n);
+        else if (x.rows > 1 || is_long)
             for (; n + 4 <= end; n += 4) group(Index<4>{}, n);
         else
             for (; n + 2 <= end; n += 2) group(Index<2>{}, n);
@@ -189,14 +215,14 @@ struct NothingToCome {
     BQ_INLINE void ask(int64_t) const {}
 };
 
-// Where registers hold few sums: three weight rows meet four activation rows, or four meet up to three, a
-// part of k at a time, so that a part of all activation rows of a tile stays in the level-1 cache; whole rows
-// would come from the level-2 cache again and again, which is too slow for the few products that a load feeds
-// here. The sums of a group of weight rows wait in memory meanwhile.
+// Where registers hold few sums: three weight rows meet four activation rows, a part of k at a time, so that
+// a part of all activation rows of a tile stays in the level-1 cache; whole rows would come from the level-2
+// cache again and again, which is too slow for the few products that a load feeds here. The sums of a group
+// of weight rows wait in memory meanwhile.
 template <class O>
 struct FloatParts {
     using Sum = typename O::Sum;
-    static constexpr int kRows = 8, kGroup = 8;
+    static constexpr int kRows = 8, kGroup = 6;
     static constexpr int kPart = FloatTile<O, 1, 1>::kPart;
 
     const typename O::Input* x;  // `rows` rows, x_stride elements apart
@@ -232,7 +258,7 @@ struct FloatParts {
     // come: requests of all of them take too many places of loads.
     template <int kWeights>
     BQ_INLINE void meet_all(int v, int64_t at, int64_t end) {
-        constexpr int kMost = kWeights == 4 ? 3 : 4;
+        constexpr int kMost = 4;
         const uint8_t* const ahead = end < k ? w + v * stride + end * O::kBytes : w + (count + v) * stride;
         int64_t r = 0;
         for (int64_t left = (rows + kMost - 1) / kMost; left > 0; --left) {
@@ -252,8 +278,6 @@ struct FloatParts {
         for (int64_t at = 0; at < k; at += kPart) {
             const int64_t end = at + kPart < k ? at + kPart : k;
             int v = 0;
-            if (rows <= 3)
-                for (; v + 4 <= count; v += 4) meet_all<4>(v, at, end);
             for (; v + 3 <= count; v += 3) meet_all<3>(v, at, end);
             for (; v < count; ++v) meet_all<1>(v, at, end);
         }
@@ -266,8 +290,7 @@ template <class O>
 BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                     const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     using Parts = FloatParts<O>;
-    const int64_t together = x.rows > 3 ? 6 : 8;  // twice as many as meet at a time: measured
-    for (int64_t n = begin; n < end; n += together)
+    for (int64_t n = begin; n < end; n += Parts::kGroup)
         for (int64_t r = 0; r < x.rows; r += Parts::kRows) {
             Parts parts;
             parts.x = x.x + r * x.stride;
@@ -276,7 +299,7 @@ BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64
             parts.w = w + n * w_row_bytes;
             parts.stride = w_row_bytes;
             parts.k = x.k;
-            parts.count = static_cast<int>(end - n < together ? end - n : together);
+            parts.count = static_cast<int>(end - n < Parts::kGroup ? end - n : Parts::kGroup);
             parts.multiply(y + r * ldy + n, ldy);
         }
 }
@@ -285,7 +308,7 @@ template <class S, FormatId id>
 void matmul_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                    const FloatRows<float>& x, float* y, int64_t ldy) {
     using O = FloatOperands<S, id>;
-    if (O::kManyRegisters || x.rows == 1 || (x.rows < 4 && w_row_bytes < kLongRow))
+    if (O::kManyRegisters || x.rows <= kStraightRows<O>)
         multiply_floats<O>(w, w_row_bytes, begin, end, x, y, ldy);
     else
         multiply_float_parts<O>(w, w_row_bytes, begin, end, x, y, ldy);

@@ -194,6 +194,33 @@ TEST_CASE("products of many rows with float weights are the float64 products") {
         }
 }
 
+TEST_CASE("products of few rows with float weights are the float64 products, however many rows meet") {
+    for (const KernelTable* table : matmul_kernels())
+        for (FormatId id : {FormatId::F32, FormatId::F16, FormatId::BF16})
+            for (int64_t k : {5, 1030, 2060}) {  // rows shorter and longer than 4 KiB, which go other ways
+                Rng rng(29);
+                const int64_t n = 15, row_bytes = format_info(id).row_bytes(k);
+                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+                const GuardedBytes guarded(w);
+                const std::vector<float> values = decoded(id, w, n, k);
+                std::vector<float> x(9 * k), single(9 * n, NAN);
+                for (float& v : x) v = rng.uniform();
+                const auto multiply = (*table)[id].matmul_f32;
+                for (int64_t r = 0; r < 9; ++r)
+                    multiply(guarded.data(), row_bytes, 0, n, {x.data() + r * k, k, 1, k},
+                             single.data() + r * n, n);
+                CHECK(wrong_products(x, values, 9, n, k, single) == 0);
+                for (int64_t rows : {2, 3, 4, 5, 9}) {
+                    CAPTURE(rows);
+                    CAPTURE(k);
+                    std::vector<float> y(rows * n, NAN);
+                    for (const auto& [begin, end] : {std::pair{0, 6}, std::pair{6, 15}})
+                        multiply(guarded.data(), row_bytes, begin, end, {x.data(), k, rows, k}, y.data(), n);
+                    CHECK(std::equal(y.begin(), y.end(), single.begin()));
+                }
+            }
+}
+
 static void round_floats(const uint8_t* floats, uint16_t* to, int64_t k) {
     for (int64_t i = 0; i < k; ++i) {
         float x;
