@@ -37,11 +37,11 @@ BQ_INLINE void keep_in_memory([[maybe_unused]] T (&values)[N]) {
 }
 
 // The compiler must keep this vector in a register: gcc would rather load it anew for each product, and loads
-// would bind.
+// would bind. (Those of the scalar vocabulary are in memory.)
 template <class T>
 BQ_INLINE void keep_in_register([[maybe_unused]] T& vector) {
 #if defined(__GNUC__) && defined(__x86_64__)
-    __asm__("" : "+x"(vector));
+    if constexpr (!__is_class(T)) __asm__("" : "+x"(vector));
 #endif
 }
 
