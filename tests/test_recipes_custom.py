@@ -189,6 +189,11 @@ def test_damaged_files_raise_nothing_but_valueerror(data: st.DataObject) -> None
     assert custom.parse(custom.dump(recipe)).base == recipe.base
 
 
+def test_a_bracket_in_a_set_is_a_bracket() -> None:
+    text = EXAMPLE.replace("'ssm_'", "'[[a]x'")
+    assert custom.dump(custom.parse(text)).count("[[a]x") == 1  # and no warning of what Python may make of it one day
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_bytes(b'base = "\xff"')
     with pytest.raises(ValueError, match="not UTF-8 at byte 8"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -309,8 +310,11 @@ def compile_patterns(argument: str, overrides: Overrides | None) -> list[tuple[r
 def compile_pattern(argument: str, pattern: str) -> re.Pattern[str]:
     """A regular expression as llama-quantize takes them; ValueError when it is none."""
     try:
-        # C++ has classes such as [[:digit:]], which Python would misread in silence.
-        return re.compile(re.sub(r"\[:(\w+):\]", lambda match: _CLASSES.get(match[1], match[0]), pattern))
+        with warnings.catch_warnings():
+            # Of "[[", which is a bracket within a set in C++ and, so far, in Python.
+            warnings.simplefilter("ignore", FutureWarning)
+            # C++ has classes such as [[:digit:]], which Python would misread in silence.
+            return re.compile(re.sub(r"\[:(\w+):\]", lambda match: _CLASSES.get(match[1], match[0]), pattern))
     except re.error as error:
         raise BlockquantError(f"{argument}: {pattern!r} is not a regular expression: {error}") from None
 
