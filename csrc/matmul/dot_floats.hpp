@@ -148,9 +148,9 @@ inline constexpr int kStraightRows = O::kManyRegisters ? 6
 // nothing is asked for (of 16-bit weights beside one or two).
 inline constexpr int64_t kLongRow = 4096;
 
-// Four weight rows at a time (beside a single activation row two, unless they are long), read from memory
-// once, against all activation rows of a tile, which stay in the level-2 cache unless they are long (fewer of
-// them would read the weights more often, which is slower).
+// Four weight rows at a time (beside a single activation row two, unless they are long, and where registers
+// are few three beside four), read from memory once, against all activation rows of a tile, which stay in the
+// level-2 cache unless they are long (fewer of them would read the weights more often, which is slower).
 template <class O>
 BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
@@ -170,7 +170,7 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
             const uint8_t* next = w + n * w_row_bytes + bytes_ahead(weights, w_row_bytes);
             const auto some = [&](auto count, int64_t r) BQ_INLINE_LAMBDA {
                 constexpr int kRows = decltype(count)::value, kGiven = decltype(weights)::value;
-                if constexpr (O::kManyRegisters || kRows * kGiven <= 12)
+                if constexpr (O::kManyRegisters || kRows * kGiven <= 12)  // four rows meet three
                     FloatTile<O, kRows, kGiven>(x.x + r * x.stride, x.stride)
                         .rows(w + n * w_row_bytes, w_row_bytes, x.k, {next, times}, y + r * ldy + n, ldy);
             };

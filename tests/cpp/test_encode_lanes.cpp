@@ -375,16 +375,14 @@ TEST_CASE("encoders that look for NaNs and infinities themselves find them") {
             CHECK(out == expected);
             CHECK(encode(zeros.data(), out.data(), k));
             int64_t missed = 0;
-            // Among numbers and among zeros by turns, at every place.
             for (const uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xffc00000u, 0x7f800001u,
-                                        0xff800001u, 0x7fffffffu, 0xffffffffu}) {
-                std::vector<float> with = bits >> 31 ? x : zeros;
-                for (float& value : with) {
-                    const float finite = std::exchange(value, std::bit_cast<float>(bits));
-                    missed += encode(with.data(), out.data(), k);
-                    value = finite;
-                }
-            }
+                                        0xff800001u, 0x7fffffffu, 0xffffffffu})
+                for (std::vector<float> with : {x, zeros})
+                    for (float& value : with) {
+                        const float finite = std::exchange(value, std::bit_cast<float>(bits));
+                        missed += encode(with.data(), out.data(), k);
+                        value = finite;
+                    }
             CHECK(missed == 0);
         }
     }
