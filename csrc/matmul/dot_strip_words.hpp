@@ -37,7 +37,6 @@ template <class V, FormatId id, int kRows>
 struct StripWordsDot : StripRows<V, id, kRows> {
     using Rows = StripRows<V, id, kRows>;
     using F = Strip<V, id>;
-    using Stream = StripStream<V, id>;
     using Ints = typename V::Ints;
     using Floats = typename V::Floats;
 
@@ -103,11 +102,10 @@ struct StripWordsDot : StripRows<V, id, kRows> {
         }
     }
 
-    BQ_INLINE void super_block(const uint8_t* later, const typename F::Open& o, int64_t i) {
+    BQ_INLINE void super_block(const typename F::Open& o, int64_t i) {
         Ints total[kRows];
         for (Ints& sum : total) sum = V::no_ints();
         unroll<4>([&](auto two) BQ_INLINE_LAMBDA {
-            Stream::template ask_for<Stream::kWords, 4>(later, two);
             unroll<2>([&](auto half) BQ_INLINE_LAMBDA {
                 constexpr int g = 2 * decltype(two)::value + decltype(half)::value;
                 const int64_t at = 256 * i + 32 * g;
@@ -143,7 +141,6 @@ inline constexpr int kUnpackedRows = 8;  // activation rows, at most
 template <class V, FormatId id>          // runs of 16 or 32
 struct StripBlockDot : StripStream<V, id> {
     using F = Strip<V, id>;
-    using Stream = StripStream<V, id>;
     using Ints = typename V::Ints;
     using Floats = typename V::Floats;
     static constexpr int kTogether = 4;  // activation rows that registers hold the sums of
@@ -157,7 +154,9 @@ struct StripBlockDot : StripStream<V, id> {
     const int16_t* whole_sums;
     int64_t k;
     int rows;
-    Floats acc[kUnpackedRows];
+    static constexpr int kSideBySide = 1;
+    using Sums = Floats[kUnpackedRows];
+    Sums acc;
     alignas(64) uint8_t weights[64 * kBytes];
     alignas(64) uint8_t factors[kRuns * kBytes];
     alignas(64) uint8_t minima[kTakesOff ? kRuns / 2 * kBytes : 1];
@@ -171,9 +170,8 @@ struct StripBlockDot : StripStream<V, id> {
         for (Floats& sum : acc) sum = V::zero();
     }
 
-    BQ_INLINE void unpack(const uint8_t* later, const typename F::Open& o) {
+    BQ_INLINE void unpack(const typename F::Open& o) {
         unroll<8>([&](auto g) BQ_INLINE_LAMBDA {
-            if constexpr (g % 2 == 0) Stream::template ask_for<Stream::kWords, 4>(later, g / 2);
             unroll<8>([&](auto i) BQ_INLINE_LAMBDA {
                 constexpr int kGroup = decltype(g)::value, kStep = decltype(i)::value;
                 V::store_bytes(weights + (8 * g + i) * kBytes, F::template weight<kGroup, kStep>(o));
@@ -224,8 +222,8 @@ struct StripBlockDot : StripStream<V, id> {
         return less;
     }
 
-    BQ_INLINE void super_block(const uint8_t* later, const typename F::Open& o, int64_t i) {
-        unpack(later, o);
+    BQ_INLINE void super_block(const typename F::Open& o, int64_t i) {
+        unpack(o);
         int r = 0;
         for (int passes = (rows + kTogether - 1) / kTogether; passes > 0; --passes) {
             const int some = (rows - r + passes - 1) / passes;

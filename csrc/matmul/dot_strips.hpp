@@ -146,11 +146,22 @@ struct StripRange {
 // The strips of a range, each with a Dot that make_dot() returns, whose sums go to y.
 template <class V, class Dot, class Make>
 BQ_INLINE void multiply_strips(const StripRange& range, float* y, int64_t ldy, Make&& make_dot) {
-    const uint8_t* strip = range.strips + range.begin * V::kLanes * range.row_bytes;
-    typename Dot::Ahead ahead(strip, range.blocks);
-    for (int64_t i = range.begin; i < range.end; ++i, strip += V::kLanes * range.row_bytes) {
-        Dot dot = make_dot();
-        walk_strip(dot, strip, range.blocks, ahead, y + i * V::kLanes, ldy);
+    const auto strip = [&](int64_t i)
+                           BQ_INLINE_LAMBDA { return range.strips + i * V::kLanes * range.row_bytes; };
+    if constexpr (Dot::kInOrder) {
+        constexpr int kSide = Dot::kSideBySide;
+        for (int64_t i = range.begin; i < range.end; i += kSide) {
+            const int64_t left = range.end - i;
+            Dot dot = make_dot();
+            walk_in_order(dot, strip(i), left < kSide ? static_cast<int>(left) : kSide, range.blocks,
+                          y + i * V::kLanes, ldy);
+        }
+    } else {
+        typename Dot::Ahead ahead(strip(range.begin), range.blocks);
+        for (int64_t i = range.begin; i < range.end; ++i) {
+            Dot dot = make_dot();
+            walk_strip(dot, strip(i), range.blocks, ahead, y + i * V::kLanes, ldy);
+        }
     }
 }
 

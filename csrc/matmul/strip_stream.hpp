@@ -8,25 +8,30 @@
 namespace bq {
 namespace {
 
-template <class V, FormatId id>
+template <class Vocabulary, FormatId id>
 struct StripStream {
+    using V = Vocabulary;
     using F = Strip<V, id>;
     using Form = CommonForm<id>;
 
     // Bytes of a block of all rows.
     static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
     static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
-    static constexpr int kAhead = F::kSuper ? 16384 : 8192;
-    static constexpr int kAheadBlocks = (kAhead + kWords - 1) / kWords;
 
-    // The block that is asked for while another one is multiplied: the streams within a block are too short
-    // for the prefetchers of the CPU. It goes from strip to strip as the products do.
+    // Whether bytes are asked for in the order of memory, and so headers once all words of their strip have
+    // been: more than one stream of requests disturbs the CPU (measured on Zen 3). Otherwise block by block.
+    static constexpr bool kInOrder = V::kSumsWords;
+    static constexpr int kAhead = F::kSuper ? 16384 : 8192;
+
+    // The block that is asked for while another one is multiplied. It goes from strip to strip as the
+    // products do.
     struct Ahead {
         const uint8_t *words, *headers;
         int64_t left, blocks;
         BQ_INLINE Ahead(const uint8_t* strips, int64_t n)
             : words(strips), headers(strips + kWords * n), left(n), blocks(n) {
-            for (int64_t b = 0; b < kAheadBlocks; ++b) advance();
+            constexpr int kBlocks = (kAhead + kWords - 1) / kWords;
+            for (int64_t b = 0; b < kBlocks; ++b) advance();
         }
         BQ_INLINE void advance() {
             words += kWords;
@@ -58,7 +63,12 @@ struct StripRows : StripStream<V, id> {
     const int8_t* q[kRows];
     const float *scales[kRows], *sums[kRows];
     const int16_t* whole_sums[kRows];
-    typename V::Floats acc[kRows];
+    // Strips that a single activation row meets side by side, a block of each by turns, if blocks are short:
+    // several streams of loads are faster than one.
+    static constexpr int kSideBySide =
+        StripStream<V, id>::kInOrder && !Strip<V, id>::kSuper && kRows == 1 ? 4 : 1;
+    using Sums = typename V::Floats[kRows];
+    Sums acc;
 
     BQ_INLINE StripRows(const Activations& x, int64_t first_row) {
         for (int r = 0; r < kRows; ++r) {
@@ -70,10 +80,25 @@ struct StripRows : StripStream<V, id> {
         }
     }
 
+    // The sums of a strip, while another one has its turn.
+    BQ_INLINE void keep(Sums& to) const {
+        for (int r = 0; r < kRows; ++r) to[r] = acc[r];
+    }
+    BQ_INLINE void go_on(const Sums& from) {
+        for (int r = 0; r < kRows; ++r) acc[r] = from[r];
+    }
     BQ_INLINE void store(float* y, int64_t ldy) const {
         for (int r = 0; r < kRows; ++r) V::store(y + r * ldy, acc[r]);
     }
 };
+
+// The elements of block b, not in a super-block.
+template <class Dot>
+BQ_INLINE void add_groups(Dot& dot, const typename Dot::F::Open& o, int64_t b) {
+    constexpr int kGroups = Dot::Form::elements / 32;
+    unroll<kGroups>([&](auto g)
+                        BQ_INLINE_LAMBDA { dot.template group<decltype(g)::value>(o, b * kGroups + g); });
+}
 
 // A strip against the activation rows of `dot`, whose sums go to y, ldy from row to row.
 template <class Dot>
@@ -91,12 +116,47 @@ BQ_INLINE void walk_strip(Dot& dot, const uint8_t* words, int64_t blocks, typena
             if constexpr (Dot::kHeaders > 0) Dot::template ask_for<1>(ahead.headers);
             dot.super_block(ahead.words, o, b);
         } else {
-            constexpr int kGroups = Dot::Form::elements / 32;
-            unroll<kGroups>(
-                [&](auto g) BQ_INLINE_LAMBDA { dot.template group<decltype(g)::value>(o, b * kGroups + g); });
+            add_groups(dot, o, b);
         }
     }
     dot.store(y, ldy);
+}
+
+// `count` strips, at most kSideBySide, from `strips` on, whose sums go to y and on.
+template <class Dot>
+BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t blocks, float* y,
+                             int64_t ldy) {
+    constexpr int kBlock = Dot::kWords + Dot::kHeaders, kStrips = Dot::kSideBySide;
+    constexpr int64_t kMostAhead = 131072;
+    const int64_t bytes = kBlock * blocks;
+    // Of one strip all bytes, so that the headers of the next one, which are its last bytes, are there in
+    // time.
+    const int64_t ahead = kStrips > 1 || bytes < Dot::kAhead ? Dot::kAhead
+                          : bytes < kMostAhead               ? bytes
+                                                             : kMostAhead;
+    [[maybe_unused]] typename Dot::Sums sums[kStrips];
+    if constexpr (kStrips > 1)
+        for (int j = 0; j < count; ++j) dot.keep(sums[j]);
+    for (int64_t b = 0; b < blocks; ++b) {
+        // Of the strips that follow those side by side, where these end.
+        const int64_t at = kBlock * b + ahead, later = at < bytes ? at : at + (kStrips - 1) * bytes;
+        for (int j = 0; j < count; ++j) {
+            const uint8_t* const strip = strips + j * bytes;
+            Dot::template ask_for<kBlock>(strip + later);
+            const typename Dot::F::Open o(strip + Dot::kWords * b,
+                                          strip + Dot::kWords * blocks + Dot::kHeaders * b);
+            if constexpr (kStrips > 1) dot.go_on(sums[j]);
+            if constexpr (Dot::F::kSuper)
+                dot.super_block(o, b);
+            else
+                add_groups(dot, o, b);
+            if constexpr (kStrips > 1) dot.keep(sums[j]);
+        }
+    }
+    for (int j = 0; j < count; ++j) {
+        if constexpr (kStrips > 1) dot.go_on(sums[j]);
+        dot.store(y + j * Dot::V::kLanes, ldy);
+    }
 }
 
 }  // namespace

@@ -326,6 +326,10 @@ GuardedBytes::GuardedBytes(const std::vector<uint8_t>& bytes) : data_(new uint8_
 GuardedBytes::~GuardedBytes() {
     delete[] data_;
 }
+FarRows::FarRows(int64_t rows) : stride(128), data_(new float[static_cast<size_t>(rows * stride)]) {}
+FarRows::~FarRows() {
+    delete[] data_;
+}
 #else
 GuardedBytes::GuardedBytes(const std::vector<uint8_t>& bytes) {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -340,6 +344,22 @@ GuardedBytes::GuardedBytes(const std::vector<uint8_t>& bytes) {
 }
 GuardedBytes::~GuardedBytes() {
     munmap(mapping_, length_);
+}
+
+FarRows::FarRows(int64_t rows) : stride((int64_t{1} << 31) / (rows - 1) + 5) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    length_ = (static_cast<size_t>(rows * stride) * sizeof(float) / page + 2) * page;
+    void* const start = mmap(nullptr, length_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) throw "mmap failed";
+    data_ = static_cast<float*>(start);
+    for (int64_t r = 0; r < rows; ++r) {
+        const size_t begin = static_cast<size_t>(r * stride) * sizeof(float) / page * page;
+        if (mprotect(static_cast<uint8_t*>(start) + begin, 2 * page, PROT_READ | PROT_WRITE) != 0)
+            throw "mprotect failed";
+    }
+}
+FarRows::~FarRows() {
+    munmap(data_, length_);
 }
 #endif
 

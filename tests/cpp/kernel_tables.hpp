@@ -52,4 +52,28 @@ class GuardedBytes {
     uint8_t* data_ = nullptr;
 };
 
+// Rows of up to 128 floats, of which the last one starts 2^31 floats from the first one or further; nothing
+// between them can be accessed. (Elsewhere, one after the other.)
+class FarRows {
+  public:
+    explicit FarRows(int64_t rows);
+    ~FarRows();
+    FarRows(const FarRows&) = delete;
+    FarRows& operator=(const FarRows&) = delete;
+    float* row(int64_t r) const { return data_ + r * stride; }
+
+    int64_t stride;  // floats
+
+  private:
+    size_t length_ = 0;
+    float* data_ = nullptr;
+};
+
+// Where something would have to start for `there` to be `elements` elements from it.
+template <class T>
+T* start_before(T* there, int64_t elements) {
+    return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(there) -
+                                static_cast<uintptr_t>(elements) * sizeof(T));
+}
+
 }  // namespace bq::test

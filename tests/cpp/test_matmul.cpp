@@ -331,6 +331,49 @@ TEST_CASE("a result depends neither on how many rows are given nor on the range 
     });
 }
 
+TEST_CASE("weights and results may lie as far apart as 64 bits tell") {
+    const int64_t rows = 9, n = 5, first = int64_t{1} << 31;  // a multiple of the lanes of any panel
+    const FarRows far(rows);
+    int compared = 0;
+    for_each_kernel([&](const KernelTable& table, FormatId id) {
+        Rng rng(37);
+        const FormatKernels& kernels = table[id];
+        const int64_t k = std::max(64, format_info(id).block_size), row_bytes = format_info(id).row_bytes(k);
+        const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+        const Input x(table, id, rows, k, rng);
+        // kernel(w, row_bytes, begin, end, activations, y, ldy), near the start and where rows, bytes and
+        // results take more than 32 bits to count.
+        const auto compare = [&](auto* kernel, const auto& activations) {
+            if (kernel == nullptr) return;
+            std::vector<float> near(rows * n, NAN);
+            kernel(w.data(), row_bytes, 0, n, activations, near.data(), n);
+            for (int64_t r = 0; r < rows; ++r) std::fill_n(far.row(r), n, NAN);
+            kernel(start_before(w.data(), first * row_bytes), row_bytes, first, first + n, activations,
+                   start_before(far.row(0), first), far.stride);
+            int64_t differ = 0;
+            for (int64_t r = 0; r < rows; ++r)
+                differ += !std::equal(far.row(r), far.row(r) + n, near.data() + r * n);
+            CHECK(differ == 0);
+            ++compared;
+        };
+        compare(kernels.matmul_i8, x.quantized);
+        compare(kernels.matmul_panels, x.packed);
+        compare(kernels.matmul_f32, FloatRows<float>{x.x.data(), k, rows, k});
+        const int tile = kernels.float_panel_shape.tile_rows;
+        std::vector<float> packed(static_cast<size_t>(packed_float_bytes(rows, k, tile)) / sizeof(float));
+        const PackedFloats floats{packed.data(), rows, k};
+        pack_float_rows(x.x.data(), 0, rows, tile, floats);
+        compare(kernels.matmul_float_panels, floats);
+        if (kernels.matmul_bf16 == nullptr) return;
+        std::vector<uint16_t> rounded(x.x.size());
+        std::transform(x.x.begin(), x.x.end(), rounded.begin(), f32_to_bf16);
+        compare(kernels.matmul_bf16, FloatRows<uint16_t>{rounded.data(), k, rows, k});
+        pack_bf16_rows(x.x.data(), 0, rows, tile, floats, round_floats);
+        compare(kernels.matmul_bf16_panels, floats);
+    });
+    MESSAGE("products far away: " << compared);
+}
+
 TEST_CASE("nothing is read past the weights or the activations, at any address, whatever their bits") {
     for_each_kernel([](const KernelTable& table, FormatId id) {
         Rng rng(10);

@@ -152,6 +152,33 @@ TEST_CASE("panels filled from strips are those of the rows") {
     MESSAGE("products of panels filled from strips: " << compared);
 }
 
+TEST_CASE("strips and results may lie as far apart as 64 bits tell") {
+    const int64_t rows = 9, first = int64_t{1} << 31;
+    const FarRows far(rows);
+    for_each_strip_kernel([&](const KernelTable& table, const StripKernels& kernels, FormatId id) {
+        Rng rng(38);
+        const FormatInfo& f = format_info(id);
+        const int64_t k = f.block_size, n = 2 * kernels.lanes, bytes = kernels.lanes * f.row_bytes(k);
+        const Input x(table, id, rows, k, rng);
+        const Ordered ordered(kernels, id, x.quantized);
+        const std::vector<uint8_t> strips = strips_of(id, kernels.lanes, 2, k, random_rows(id, n, k, rng));
+        const auto compare = [&](auto* kernel, const auto& activations) {
+            if (kernel == nullptr) return;
+            std::vector<float> near(static_cast<size_t>(rows * n), NAN);
+            kernel(strips.data(), f.row_bytes(k), 0, 2, activations, near.data(), n);
+            for (int64_t r = 0; r < rows; ++r) std::fill_n(far.row(r), n, NAN);
+            kernel(start_before(strips.data(), first * bytes), f.row_bytes(k), first, first + 2, activations,
+                   start_before(far.row(0), first * kernels.lanes), far.stride);
+            int64_t differ = 0;
+            for (int64_t r = 0; r < rows; ++r)
+                differ += !std::equal(far.row(r), far.row(r) + n, near.data() + r * n);
+            CHECK(differ == 0);
+        };
+        compare(kernels[id], ordered.x);
+        compare(kernels.panels[static_cast<int>(id)], x.packed);
+    });
+}
+
 TEST_CASE("products of strips take any bits") {
     for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
         Rng rng(33);
