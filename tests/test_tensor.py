@@ -243,6 +243,21 @@ def test_matmul_takes_float_arrays_and_out() -> None:
     assert type(bq.matmul(x, q)) is np.ndarray
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pages that nobody touched count as used there")
+def test_weights_of_more_than_4_gib() -> None:
+    k, n = 8192, 500_000
+    row_bytes = bq.formats["Q8_0"].row_bytes(k)
+    data = np.zeros((n, row_bytes), np.uint8)  # pages of zeros, which take no memory
+    assert data.nbytes > 2**32
+    last = bq.quantize(gaussian(40, k, seed=2), "Q8_0")
+    data[-40:] = last.data
+    for rows in (1, 2):
+        x = gaussian(rows, k, seed=rows)
+        y = bq.matmul(x, bq.QuantizedTensor(data, "Q8_0"))
+        assert not y[:, :-40].any()
+        np.testing.assert_array_equal(y[:, -40:], bq.matmul(x, last))
+
+
 def test_packed_weights_say_what_they_are() -> None:
     x = gaussian(6, 512)
     for name in ("Q4_0", "IQ2_XXS", "BF16"):

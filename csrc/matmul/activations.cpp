@@ -1,21 +1,14 @@
 #include "targets/kernels.hpp"
 
 namespace bq {
-namespace {
-
-constexpr int64_t align64(int64_t n) {
-    return (n + 63) / 64 * 64;
-}
-
-}  // namespace
 
 ActivationLayout ActivationLayout::of(int64_t rows, int64_t k, int run) {
     ActivationLayout layout{};
     constexpr int64_t kFloat = static_cast<int64_t>(sizeof(float));
     layout.run = run;
-    layout.scales_offset = align64(rows * k);
-    layout.sums_offset = layout.scales_offset + align64(rows * (k / run) * kFloat);
-    layout.whole_sums_offset = layout.sums_offset + align64(rows * (k / 16) * kFloat);
+    layout.scales_offset = whole_lines(rows * k);
+    layout.sums_offset = layout.scales_offset + whole_lines(rows * (k / run) * kFloat);
+    layout.whole_sums_offset = layout.sums_offset + whole_lines(rows * (k / 16) * kFloat);
     layout.bytes = layout.whole_sums_offset + rows * (k / 16) * 2;
     return layout;
 }

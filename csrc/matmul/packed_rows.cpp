@@ -6,10 +6,6 @@
 namespace bq {
 namespace {
 
-constexpr int64_t align64(int64_t n) {
-    return (n + 63) / 64 * 64;
-}
-
 constexpr int kMostRows = kLaneTile;  // of a tile
 constexpr int64_t kPiece = 128;       // words of a row that are packed at a time
 alignas(64) constexpr uint32_t kZeros[kPiece] = {};
@@ -172,9 +168,9 @@ int64_t padded_rows(int64_t rows, int tile_rows) {
 PackedLayout PackedLayout::of(int64_t rows, int64_t k, const PanelShape& shape) {
     PackedLayout layout{};
     const int64_t all = padded_rows(rows, shape.tile_rows), run_floats = all * (k / shape.run) * 4;
-    layout.start_offset = align64(all * k);
-    layout.scales_offset = layout.start_offset + align64(run_floats);
-    layout.sums_offset = layout.scales_offset + align64(all * (k / kActivationRun) * 4);
+    layout.start_offset = whole_lines(all * k);
+    layout.scales_offset = layout.start_offset + whole_lines(run_floats);
+    layout.sums_offset = layout.scales_offset + whole_lines(all * (k / kActivationRun) * 4);
     const int64_t pairs = shape.minimum_run != 0 ? all * (k / shape.minimum_run) / 2 * 4 : 0;
     layout.bytes = layout.sums_offset + (pairs != 0 ? pairs : shape.has_minima ? run_floats : 0);
     return layout;

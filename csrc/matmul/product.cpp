@@ -52,7 +52,7 @@ struct Sizes {
     int64_t total = 0;
     int64_t add(int64_t bytes) {
         const int64_t offset = total;
-        total += (bytes + 63) / 64 * 64;
+        total += whole_lines(bytes);
         return offset;
     }
 };

@@ -41,6 +41,11 @@ struct Activations {
     }
 };
 
+// Bytes up to a multiple of a cache line.
+constexpr int64_t whole_lines(int64_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
 // Byte sizes and offsets of one allocation that holds all arrays of `rows` rows.
 struct ActivationLayout {
     int64_t scales_offset, sums_offset, whole_sums_offset, bytes;
