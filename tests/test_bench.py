@@ -29,6 +29,20 @@ def test_quick_run_prints_a_table(script: str, options: list[str], tables: int, 
     assert len(re.findall(r"^\| TQ2_0 +\| +[\d.]+ *\|", done.stdout, re.M)) == tables, done.stdout
 
 
+def test_what_a_call_costs_is_measured() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(bq.__file__).parents[1])}
+    command = [sys.executable, str(BENCH / "call.py"), "--quick", "--threads", "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\| (?:numpy\.)?matmul\(.*\) +\| [\d.]+ +\|$", done.stdout, re.M)) == 6, done.stdout
+    assert len(re.findall(r"^\| \d+ +(?:\| [\d.]+ +){4}\|$", done.stdout, re.M)) == 5, done.stdout
+    refused = subprocess.run(
+        [*command[:2], "--threads", "1"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "--threads 1" in refused.stderr
+
+
 def test_unknown_format_is_an_error() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(bq.__file__).parents[1])}
     command = [sys.executable, str(BENCH / "encode.py"), "--formats", "Q4_Z"]
