@@ -78,8 +78,9 @@ def pack(w: QuantizedTensor, rows: int = 1, threads: int | None = None) -> Packe
     Args:
         w: the weights.
         rows: how many rows of activations (for each expert) most products will have. A single one gains most below 4
-            bits, where a core cannot unpack as fast as memory delivers; 2 to 16 gain in nearly every format, some
-            formats up to 96, and on AVX2 most formats with any number; where nothing gains, w stays as it is.
+            bits, where a core cannot unpack as fast as memory delivers, on AVX2 in nearly every format of 4 bits and
+            more; 2 to 16 gain in nearly every format, some formats up to 96, and on AVX2 most formats with any
+            number; where nothing gains, w stays as it is.
         threads: default `get_num_threads()`.
 
     Costs as many bytes as w has, which may be let go afterwards: pack tensor by tensor while loading. Results are those
