@@ -43,16 +43,16 @@ def of_one_block(seconds: float) -> list[list[str]]:
     return [[name, cell(taken[name] * 1e6, 2)] for name in calls]
 
 
-def after_pauses(calls: dict[int, Call], rounds: int) -> dict[int, float]:
+def after_pauses(calls: dict[str, Call], rounds: int) -> dict[str, float]:
     """Median seconds of each call, each made after a pause."""
-    times: dict[int, list[float]] = {threads: [] for threads in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for threads, call in calls.items():
+        for name, call in calls.items():
             time.sleep(PAUSE)
             began = time.perf_counter()
             call()
-            times[threads].append(time.perf_counter() - began)
-    return {threads: statistics.median(taken) for threads, taken in times.items()}
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def of_small_products(threads: int, seconds: float, rounds: int) -> list[list[str]]:
@@ -63,10 +63,12 @@ def of_small_products(threads: int, seconds: float, rounds: int) -> list[list[st
     for n in WEIGHT_ROWS:
         q = bq.quantize(rng.standard_normal((n, K), dtype=np.float32), "Q8_0")
         out = np.empty((1, n), np.float32)
-        calls: dict[int, Call] = {count: partial(bq.matmul, x, q, out=out, threads=count) for count in (1, threads)}
-        in_a_row = in_turn({str(count): call for count, call in calls.items()}, seconds)
-        paused = after_pauses(calls, rounds)
-        figures = [in_a_row["1"], in_a_row[str(threads)], paused[1], paused[threads]]
+        calls: dict[str, Call] = {
+            "one": partial(bq.matmul, x, q, out=out, threads=1),
+            "all": partial(bq.matmul, x, q, out=out, threads=threads),
+        }
+        in_a_row, paused = in_turn(calls, seconds), after_pauses(calls, rounds)
+        figures = [taken[name] for taken in (in_a_row, paused) for name in calls]
         rows.append([str(n), *(cell(figure * 1e6) for figure in figures)])
     return rows
 

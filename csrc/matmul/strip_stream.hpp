@@ -18,8 +18,9 @@ struct StripStream {
     static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
     static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
 
-    // Whether bytes are asked for in the order of memory, and so headers once all words of their strip have
-    // been: more than one stream of requests disturbs the CPU (measured on Zen 3). Otherwise block by block.
+    // Whether all bytes of strips, words and then headers, are asked for in the order of memory: more than
+    // one stream of requests disturbs the CPU (measured on Zen 3). Otherwise block by block, words with
+    // headers.
     static constexpr bool kInOrder = V::kSumsWords;
     static constexpr int kAhead = F::kSuper ? 16384 : 8192;
 
@@ -73,8 +74,7 @@ struct StripRows : StripStream<V, id> {
     // Strips that a single activation row meets side by side, a block of each by turns.
     static constexpr int kSideBySide =
         StripStream<V, id>::kInOrder && kRows == 1 && gains_by_several_streams(id) ? 4 : 1;
-    using Sums = typename V::Floats[kRows];
-    Sums acc;
+    typename V::Floats acc[kRows];
 
     BQ_INLINE StripRows(const Activations& x, int64_t first_row) {
         for (int r = 0; r < kRows; ++r) {
@@ -86,13 +86,6 @@ struct StripRows : StripStream<V, id> {
         }
     }
 
-    // The sums of a strip, while another one has its turn.
-    BQ_INLINE void keep(Sums& to) const {
-        for (int r = 0; r < kRows; ++r) to[r] = acc[r];
-    }
-    BQ_INLINE void go_on(const Sums& from) {
-        for (int r = 0; r < kRows; ++r) acc[r] = from[r];
-    }
     BQ_INLINE void store(float* y, int64_t ldy) const {
         for (int r = 0; r < kRows; ++r) V::store(y + r * ldy, acc[r]);
     }
@@ -140,9 +133,9 @@ BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t
     const int64_t ahead = kStrips > 1 || bytes < Dot::kAhead ? Dot::kAhead
                           : bytes < kMostAhead               ? bytes
                                                              : kMostAhead;
-    [[maybe_unused]] typename Dot::Sums sums[kStrips];
-    if constexpr (kStrips > 1)
-        for (int j = 0; j < count; ++j) dot.keep(sums[j]);
+    // Of the one activation row that meets several strips, while others have their turn.
+    [[maybe_unused]] typename Dot::V::Floats sums[kStrips];
+    for (auto& sum : sums) sum = Dot::V::zero();
     for (int64_t b = 0; b < blocks; ++b) {
         // Of the strips that follow those side by side, where these end.
         const int64_t at = kBlock * b + ahead, later = at < bytes ? at : at + (kStrips - 1) * bytes;
@@ -151,16 +144,16 @@ BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t
             Dot::template ask_for<kBlock>(strip + later);
             const typename Dot::F::Open o(strip + Dot::kWords * b,
                                           strip + Dot::kWords * blocks + Dot::kHeaders * b);
-            if constexpr (kStrips > 1) dot.go_on(sums[j]);
+            if constexpr (kStrips > 1) dot.acc[0] = sums[j];
             if constexpr (Dot::F::kSuper)
                 dot.super_block(o, b);
             else
                 add_groups(dot, o, b);
-            if constexpr (kStrips > 1) dot.keep(sums[j]);
+            if constexpr (kStrips > 1) sums[j] = dot.acc[0];
         }
     }
     for (int j = 0; j < count; ++j) {
-        if constexpr (kStrips > 1) dot.go_on(sums[j]);
+        if constexpr (kStrips > 1) dot.acc[0] = sums[j];
         dot.store(y + j * Dot::V::kLanes, ldy);
     }
 }
