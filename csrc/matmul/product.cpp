@@ -17,6 +17,8 @@ namespace {
 
 // Work is handed out in pieces of about this many multiplications, so that small products stay on one thread.
 constexpr int64_t kPiece = 32768;
+// A product of up to this many takes one thread some 45 microseconds in the slowest formats.
+constexpr int64_t kBrief = int64_t{1} << 20;
 
 // Memory that is not initialized; kept between calls of a thread, for each purpose, while it is not large.
 template <class Purpose>
@@ -80,33 +82,6 @@ std::vector<Segment> segments_by_expert(const int32_t* expert, int64_t m, int64_
     return segments;
 }
 
-// body(segment, begin, end) over all weight rows of all segments; begin is a multiple of `lanes`.
-template <class Body>
-void for_weight_rows(const std::vector<Segment>& segments, int64_t n, int64_t lanes, int64_t rows_of_work,
-                     int64_t k, int threads, Body&& body) {
-    const int64_t padded = (n + lanes - 1) / lanes * lanes;
-    const int64_t wanted = kPiece / std::max<int64_t>(1, rows_of_work * k);
-    const int64_t grain = std::max<int64_t>(1, wanted / lanes) * lanes;
-    parallel_for(padded * static_cast<int64_t>(segments.size()), grain, threads,
-                 [&](int64_t begin, int64_t end) {
-                     while (begin < end) {
-                         const int64_t index = begin / padded, from = begin % padded;
-                         const int64_t to = std::min(padded, from + end - begin);
-                         if (from < n) body(segments[static_cast<size_t>(index)], from, std::min(n, to));
-                         begin += to - from;
-                     }
-                 });
-}
-
-// The rows of the segments that go through panels, packed, tile by tile on all threads.
-template <class Pack>
-void pack_segments(const std::vector<Segment>& segments, int tile_rows, int threads, Pack&& pack) {
-    for (const Segment& s : segments)
-        if (s.panels)
-            parallel_for(s.rows, tile_rows, threads,
-                         [&](int64_t begin, int64_t end) { pack(s, begin, end); });
-}
-
 // Floats from one row of activations to the next one's copy: a cache line more than a multiple of 4 KiB, and
 // half of 4 KiB too where parts of 2 KiB of all rows are to stay in the level-1 cache, beside weights.
 int64_t spread_row(int64_t k, bool in_parts) {
@@ -136,6 +111,35 @@ struct Product {
     }
     bool any_few() const {
         return std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return !s.panels; });
+    }
+    // body(begin, end) over [0, count) on all threads.
+    template <class Body>
+    void on_all_threads(int64_t count, int64_t grain, Body&& body) const {
+        parallel_for(count, grain, threads, body, m <= kBrief / w.n / w.k ? Work::brief : Work::any);
+    }
+    // body(segment, begin, end) over all weight rows of all segments; begin is a multiple of `lanes`.
+    template <class Body>
+    void for_weight_rows(int64_t lanes, Body&& body) const {
+        const int64_t padded = (w.n + lanes - 1) / lanes * lanes;
+        const int64_t wanted = kPiece / std::max<int64_t>(1, mean_rows() * w.k);
+        const int64_t grain = std::max<int64_t>(1, wanted / lanes) * lanes;
+        on_all_threads(padded * static_cast<int64_t>(segments.size()), grain,
+                       [&](int64_t begin, int64_t end) {
+                           while (begin < end) {
+                               const int64_t index = begin / padded, from = begin % padded;
+                               const int64_t to = std::min(padded, from + end - begin);
+                               if (from < w.n)
+                                   body(segments[static_cast<size_t>(index)], from, std::min(w.n, to));
+                               begin += to - from;
+                           }
+                       });
+    }
+    // The rows of the segments that go through panels, packed tile by tile.
+    template <class Pack>
+    void pack_segments(int tile_rows, Pack&& pack) const {
+        for (const Segment& s : segments)
+            if (s.panels)
+                on_all_threads(s.rows, tile_rows, [&](int64_t begin, int64_t end) { pack(s, begin, end); });
     }
     int64_t rows_in_strips() const { return w.lanes == 0 ? 0 : w.n / w.lanes * w.lanes; }
     // Weight rows that are handed out together: whole panels and whole strips.
@@ -189,7 +193,7 @@ struct Product {
         auto* const rounded = reinterpret_cast<uint16_t*>(scratch.at(few_offset));
         auto* const copied = reinterpret_cast<float*>(scratch.at(few_offset));
         if (rounds_few || copies_few)
-            parallel_for(m, std::max<int64_t>(1, kPiece / w.k), threads, [&](int64_t begin, int64_t end) {
+            on_all_threads(m, std::max<int64_t>(1, kPiece / w.k), [&](int64_t begin, int64_t end) {
                 for (int64_t r = begin; r < end; ++r)
                     if (copies_few)
                         std::copy_n(x + r * w.k, w.k, copied + r * stride);
@@ -200,7 +204,7 @@ struct Product {
         const auto packed = [&](const Segment& s) {
             return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
         };
-        pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
+        pack_segments(shape.tile_rows, [&](const Segment& s, int64_t begin, int64_t end) {
             const float* const from = x + s.first * w.k;
             if (rounds)
                 pack_bf16_rows(from, begin, end, shape.tile_rows, packed(s), round);
@@ -220,7 +224,7 @@ struct Product {
                                       {floats + s.first * stride, stride, s.rows, w.k}, to, w.n);
             });
         };
-        for_weight_rows(segments, w.n, together(shape), mean_rows(), w.k, threads, multiply);
+        for_weight_rows(together(shape), multiply);
     }
 
     void with_int8() {
@@ -243,7 +247,7 @@ struct Product {
         const Activations all = layout.view(scratch.at(quantized), m, w.k);
         Activations ordered = all;  // as the strips want them
         if (transposed) ordered.q = reinterpret_cast<const int8_t*>(scratch.at(in_order));
-        parallel_for(m, std::max<int64_t>(1, kPiece / 4 / w.k), threads, [&](int64_t begin, int64_t end) {
+        on_all_threads(m, std::max<int64_t>(1, kPiece / 4 / w.k), [&](int64_t begin, int64_t end) {
             table.quantize_activations(x, begin, end, all);
             if (transposed)
                 strips.transpose(all.q + begin * w.k, const_cast<int8_t*>(ordered.q) + begin * w.k,
@@ -252,7 +256,7 @@ struct Product {
         const auto packed = [&](const Segment& s) {
             return PackedLayout::of(s.rows, w.k, shape).view(scratch.at(s.packed_offset), s.rows, w.k);
         };
-        pack_segments(segments, shape.tile_rows, threads, [&](const Segment& s, int64_t begin, int64_t end) {
+        pack_segments(shape.tile_rows, [&](const Segment& s, int64_t begin, int64_t end) {
             pack_rows(all.part(s.first, s.rows), begin, end, shape, packed(s));
         });
         const auto multiply = [&](const Segment& s, int64_t begin, int64_t end) {
@@ -274,7 +278,7 @@ struct Product {
                     kernel.matmul_i8(rows, row_bytes, 0, count, all.part(s.first, s.rows), to + n, w.n);
             });
         };
-        for_weight_rows(segments, w.n, together(shape), mean_rows(), w.k, threads, multiply);
+        for_weight_rows(together(shape), multiply);
     }
 };
 

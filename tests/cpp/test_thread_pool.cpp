@@ -73,6 +73,39 @@ TEST_CASE("many small jobs, also with pauses in which the workers go to sleep") 
     CHECK(std::all_of(counts.begin(), counts.end(), [](int c) { return c == 5000; }));
 }
 
+TEST_CASE("brief work leaves sleeping workers alone, until more of it follows") {
+    std::mutex mutex;
+    const auto threads_of = [&](Work work) {
+        std::set<std::thread::id> seen;
+        parallel_for(
+            64, 1, 3,
+            [&](int64_t, int64_t) {
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+                const std::lock_guard<std::mutex> lock(mutex);
+                seen.insert(std::this_thread::get_id());
+            },
+            work);
+        return seen.size();
+    };
+    // Other processes may keep the workers from falling asleep for once, or from joining.
+    constexpr int kTries = 100;
+    const auto asleep = [] { std::this_thread::sleep_for(std::chrono::milliseconds(10)); };
+    int alone = 0;
+    bool followed = false, awakened = false;
+    for (int i = 0; i < kTries; ++i) {
+        asleep();
+        alone += threads_of(Work::brief) == 1;
+    }
+    CHECK(alone > kTries / 2);
+    for (int i = 0; i < kTries && !followed; ++i) followed = threads_of(Work::brief) > 1;
+    CHECK(followed);
+    for (int i = 0; i < kTries && !awakened; ++i) {
+        asleep();
+        awakened = threads_of(Work::any) > 1;
+    }
+    CHECK(awakened);
+}
+
 #if defined(__linux__)
 TEST_CASE("a thread moves to the CPU that is left, and may use the same ones afterwards") {
     cpu_set_t allowed, left;
