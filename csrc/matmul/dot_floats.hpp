@@ -198,15 +198,20 @@ BQ_INLINE void multiply_floats(const uint8_t* w, int64_t w_row_bytes, int64_t be
     }
 }
 
-// The same part of the rows to come, for each of several rows.
-struct PartsToCome {
+// Weights to come in the order of memory: each of kPasses over the same weights asks for its share of them.
+template <int kPasses>
+struct ShareToCome {
+    static_assert(kPasses == 1 || kPasses == 2);
     const uint8_t* place;
-    int64_t stride, from;  // `from` is the element that place answers to
+    int64_t from;  // the element that place answers to
 
     template <int kWeights, int kStep, int kBytes>
     BQ_INLINE void ask(int64_t at) const {
-        for (int v = 0; v < kWeights; ++v)
-            prefetch<kStep * kBytes>(place + v * stride + (at - from) * kBytes);
+        constexpr int kLines = kWeights * kStep * kBytes / 64, kEach = kLines / kPasses;
+        const int64_t step = (at - from) / kStep;
+        const uint8_t* const p = place + step * kLines / kPasses * 64;
+        prefetch<kEach * 64>(p);
+        if (kLines % kPasses != 0 && step % kPasses != 0) prefetch<64>(p + kEach * 64);
     }
 };
 
@@ -230,6 +235,7 @@ struct FloatParts {
     const uint8_t* w;  // `count` weight rows
     int64_t stride, k;
     int count;
+    bool asks;  // for as many weight rows to come
     Sum total[kRows][kGroup];
 
     // kWeights weight rows from v on against kCount activation rows from r on.
@@ -247,28 +253,33 @@ struct FloatParts {
                 all = O::add(at == 0 ? O::zero() : all, sum[j][i]);
             }
         if (whole < end) {
-            tile.rest(from, stride, whole, end, next);
+            tile.rest(from, stride, whole, end, NothingToCome{});
             for (int i = 0; i < kCount; ++i)
                 for (int j = 0; j < kWeights; ++j)
                     total[r + i][v + j] = O::add(total[r + i][v + j], tile.total[i][j]);
         }
     }
 
-    // The same against all activation rows, evenly parted. The first of several passes asks for what is to
-    // come: requests of all of them take too many places of loads.
+    // The same against all activation rows: in one pass or, evenly parted, two.
     template <int kWeights>
     BQ_INLINE void meet_all(int v, int64_t at, int64_t end) {
-        constexpr int kMost = 4;
-        const uint8_t* const ahead = end < k ? w + v * stride + end * O::kBytes : w + (count + v) * stride;
+        constexpr int kMost = kRows / 2;
+        const int passes = rows > kMost ? 2 : 1;
+        const int64_t done = (at * count + v * (end - at)) * O::kBytes;
+        const int64_t share = (end - at) * kWeights * O::kBytes / passes;
+        const uint8_t* place = w + count * stride + done;
         int64_t r = 0;
-        for (int64_t left = (rows + kMost - 1) / kMost; left > 0; --left) {
+        for (int left = passes; left > 0; --left, place += share) {
             const int64_t some = (rows - r + left - 1) / left;
             unroll<kMost>([&](auto i) BQ_INLINE_LAMBDA {
                 constexpr int kCount = decltype(i)::value + 1;
-                if (some == kCount && r == 0)
-                    meet<kCount, kWeights>(r, v, at, end, PartsToCome{ahead, stride, at});
-                else if (some == kCount)
+                if (some != kCount) return;
+                if (!asks)
                     meet<kCount, kWeights>(r, v, at, end, NothingToCome{});
+                else if (passes == 1)
+                    meet<kCount, kWeights>(r, v, at, end, ShareToCome<1>{place, at});
+                else
+                    meet<kCount, kWeights>(r, v, at, end, ShareToCome<2>{place, at});
             });
             r += some;
         }
@@ -300,6 +311,7 @@ BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64
             parts.stride = w_row_bytes;
             parts.k = x.k;
             parts.count = static_cast<int>(end - n < Parts::kGroup ? end - n : Parts::kGroup);
+            parts.asks = r == 0;
             parts.multiply(y + r * ldy + n, ldy);
         }
 }

@@ -51,7 +51,7 @@ void fill_float_matmul(KernelTable& table) {
     if constexpr (T::kRowsInLanes) {
         f.matmul_float_panels = matmul_float_lanes<S, id>;
         f.float_panel_shape = float_shape(kLaneTile, kLanesGroup);
-        f.float_panels_from = id == FormatId::BF16 ? 13 : 15;
+        f.float_panels_from = id == FormatId::BF16 ? 14 : 15;
         f.float_panels_fill = id == FormatId::F16 ? 82 : 0;
     } else {
         f.matmul_float_panels = matmul_float_panels<S, T, id>;
