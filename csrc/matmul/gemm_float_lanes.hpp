@@ -23,12 +23,18 @@ struct WeightPart {
     int depth;
 };
 
-// The weights that replace those of a tile, and what is asked for meanwhile.
+// A group of weight rows of at most so many bytes is asked for as it lies in memory, while the group before
+// it is multiplied. Of longer rows, which would push too much out of the caches by then, the part after the
+// next.
+inline constexpr int64_t kLanesAhead = 128 << 10;
+
+// The weights that replace those of a tile, and what is asked for meanwhile: the lines at `asked`, and those
+// `apart` lines after the ones before.
 template <int kWeights>
 struct ComingWeights {
     const uint8_t* row[kWeights];
     const uint8_t* asked[kWeights];
-    int depth;
+    int depth, apart;
 };
 
 template <class S, FormatId id>
@@ -95,7 +101,8 @@ struct FloatLanes {
                         S::store_f32(from[i] + converted,
                                      load_floats<S, id>(coming.row[i] + converted * kBytes));
                     if (converted * kBytes % 64 == 0)
-                        for (int i = 0; i < kWeights; ++i) prefetch<1>(coming.asked[i] + converted * kBytes);
+                        for (int i = 0; i < kWeights; ++i)
+                            prefetch<1>(coming.asked[i] + converted * kBytes * coming.apart);
                     converted += kVector;
                 }
             }
@@ -118,14 +125,18 @@ struct FloatLanes {
         constexpr int kWeights = kSums / kVectors;
         static_assert(kLanesGroup % kWeights == 0);
         const WeightPart next = after(p), asked = after(next);
+        const bool in_order = kLanesGroup * row_bytes <= kLanesAhead;
         for (int i = 0; i < kLanesGroup; i += kWeights) {
             ComingWeights<kWeights> coming;
             if (converts) {
+                const uint8_t* const group = w + (next.n + kLanesGroup) * row_bytes;
+                const int64_t done = (next.at * kLanesGroup + i * next.depth) * kBytes;
                 for (int j = 0; j < kWeights; ++j) {
                     coming.row[j] = place(next.n + i + j, next.at);
-                    coming.asked[j] = place(asked.n + i + j, asked.at);
+                    coming.asked[j] = in_order ? group + done + 64 * j : place(asked.n + i + j, asked.at);
                 }
                 coming.depth = next.depth;
+                coming.apart = in_order ? kWeights : 1;
                 multiply<kVectors, true>(x, part + i, p.depth, coming, p.at == 0, sums + i * stride, stride);
             } else {
                 multiply<kVectors, false>(x, part + i, p.depth, coming, p.at == 0, sums + i * stride, stride);
