@@ -233,9 +233,9 @@ struct FloatParts {
     const typename O::Input* x;  // `rows` rows, x_stride elements apart
     int64_t x_stride, rows;
     const uint8_t* w;  // `count` weight rows
-    int64_t stride, k;
+    int64_t stride;
     int count;
-    bool asks;  // for as many weight rows to come
+    bool asks;  // for weights to come
     Sum total[kRows][kGroup];
 
     // kWeights weight rows from v on against kCount activation rows from r on.
@@ -262,14 +262,12 @@ struct FloatParts {
 
     // The same against all activation rows: in one pass or, evenly parted, two.
     template <int kWeights>
-    BQ_INLINE void meet_all(int v, int64_t at, int64_t end) {
+    BQ_INLINE void meet_all(int v, int64_t at, int64_t end, const uint8_t* coming) {
         constexpr int kMost = kRows / 2;
         const int passes = rows > kMost ? 2 : 1;
-        const int64_t done = (at * count + v * (end - at)) * O::kBytes;
         const int64_t share = (end - at) * kWeights * O::kBytes / passes;
-        const uint8_t* place = w + count * stride + done;
         int64_t r = 0;
-        for (int left = passes; left > 0; --left, place += share) {
+        for (int left = passes; left > 0; --left, coming += share) {
             const int64_t some = (rows - r + left - 1) / left;
             unroll<kMost>([&](auto i) BQ_INLINE_LAMBDA {
                 constexpr int kCount = decltype(i)::value + 1;
@@ -277,43 +275,76 @@ struct FloatParts {
                 if (!asks)
                     meet<kCount, kWeights>(r, v, at, end, NothingToCome{});
                 else if (passes == 1)
-                    meet<kCount, kWeights>(r, v, at, end, ShareToCome<1>{place, at});
+                    meet<kCount, kWeights>(r, v, at, end, ShareToCome<1>{coming, at});
                 else
-                    meet<kCount, kWeights>(r, v, at, end, ShareToCome<2>{place, at});
+                    meet<kCount, kWeights>(r, v, at, end, ShareToCome<2>{coming, at});
             });
             r += some;
         }
     }
 
-    BQ_INLINE void multiply(float* y, int64_t ldy) {
-        for (int64_t at = 0; at < k; at += kPart) {
-            const int64_t end = at + kPart < k ? at + kPart : k;
+    // The elements from `from` to `to` - 1 of all rows. Meanwhile as many from `coming` on are asked for, as
+    // they lie in memory.
+    BQ_INLINE void add(int64_t from, int64_t to, const uint8_t* coming) {
+        const int64_t piece = (to - from) * O::kBytes;  // of a row
+        const auto meet_rows = [&](auto weights, int v, int64_t at, int64_t end) BQ_INLINE_LAMBDA {
+            const int64_t done = ((at - from) * count + v * (end - at)) * O::kBytes;
+            meet_all<decltype(weights)::value>(
+                v, at, end, coming + (piece == stride ? done : done / piece * stride + done % piece));
+        };
+        for (int64_t at = from; at < to; at += kPart) {
+            const int64_t end = at + kPart < to ? at + kPart : to;
             int v = 0;
-            for (; v + 3 <= count; v += 3) meet_all<3>(v, at, end);
-            for (; v < count; ++v) meet_all<1>(v, at, end);
+            for (; v + 3 <= count; v += 3) meet_rows(Index<3>{}, v, at, end);
+            for (; v < count; ++v) meet_rows(Index<1>{}, v, at, end);
         }
+    }
+    BQ_INLINE void store(float* y, int64_t ldy) const {
         for (int64_t r = 0; r < rows; ++r)
             for (int v = 0; v < count; ++v) y[r * ldy + v] = O::total(total[r][v]);
     }
 };
 
+// More activations than so many are too much for the level-2 cache. Then several groups of weight rows meet a
+// piece of each activation row before they meet the next piece (which more activation rows than a tile has do
+// not gain by, as they read these weights several times).
+inline constexpr int64_t kMostFloats = 96 << 10, kFloatPiece = 3072;
+inline constexpr int64_t kPieceGroups = 16;
+
 template <class O>
 BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                                     const FloatRows<typename O::Input>& x, float* y, int64_t ldy) {
     using Parts = FloatParts<O>;
-    for (int64_t n = begin; n < end; n += Parts::kGroup)
+    constexpr int kGroup = Parts::kGroup;
+    static_assert(kFloatPiece % Parts::kPart == 0);
+    const bool in_pieces = x.rows <= Parts::kRows && x.rows * x.k > kMostFloats;
+    const int64_t most = in_pieces ? kPieceGroups : 1, piece = in_pieces ? kFloatPiece : x.k;
+    Parts parts[kPieceGroups];
+    for (int64_t n = begin; n < end; n += most * kGroup) {
+        const int64_t left = (end - n + kGroup - 1) / kGroup, groups = left < most ? left : most;
         for (int64_t r = 0; r < x.rows; r += Parts::kRows) {
-            Parts parts;
-            parts.x = x.x + r * x.stride;
-            parts.x_stride = x.stride;
-            parts.rows = x.rows - r < Parts::kRows ? x.rows - r : Parts::kRows;
-            parts.w = w + n * w_row_bytes;
-            parts.stride = w_row_bytes;
-            parts.k = x.k;
-            parts.count = static_cast<int>(end - n < Parts::kGroup ? end - n : Parts::kGroup);
-            parts.asks = r == 0;
-            parts.multiply(y + r * ldy + n, ldy);
+            for (int64_t g = 0; g < groups; ++g) {
+                Parts& group = parts[g];
+                const int64_t first = n + g * kGroup;
+                group.x = x.x + r * x.stride;
+                group.x_stride = x.stride;
+                group.rows = x.rows - r < Parts::kRows ? x.rows - r : Parts::kRows;
+                group.w = w + first * w_row_bytes;
+                group.stride = w_row_bytes;
+                group.count = static_cast<int>(end - first < kGroup ? end - first : kGroup);
+                group.asks = r == 0;
+            }
+            for (int64_t from = 0, to; from < x.k; from = to) {
+                to = from + piece < x.k ? from + piece : x.k;
+                for (int64_t g = 0; g < groups; ++g)
+                    parts[g].add(from, to,
+                                 g + 1 < groups ? parts[g + 1].w + from * O::kBytes
+                                 : to < x.k     ? parts[0].w + to * O::kBytes
+                                                : parts[0].w + groups * kGroup * w_row_bytes);
+            }
+            for (int64_t g = 0; g < groups; ++g) parts[g].store(y + r * ldy + n + g * kGroup, ldy);
         }
+    }
 }
 
 template <class S, FormatId id>

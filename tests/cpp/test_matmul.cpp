@@ -221,6 +221,28 @@ TEST_CASE("products of few rows with float weights are the float64 products, how
             }
 }
 
+TEST_CASE(
+    "products of few float rows that are long, and meet weights piece by piece, are those of single rows") {
+    for (const KernelTable* table : matmul_kernels())
+        for (FormatId id : {FormatId::F32, FormatId::F16, FormatId::BF16}) {
+            Rng rng(31);
+            // More rows than meet a piece together; the last ones fewer than a group.
+            const int64_t n = 103, k = 12318, rows = 8, row_bytes = format_info(id).row_bytes(k);
+            const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+            const GuardedBytes guarded(w);
+            const std::vector<float> values = decoded(id, w, n, k);
+            std::vector<float> x(rows * k), single(rows * n, NAN), y(rows * n, NAN);
+            for (float& v : x) v = rng.uniform();
+            const auto multiply = (*table)[id].matmul_f32;
+            for (int64_t r = 0; r < rows; ++r)
+                multiply(guarded.data(), row_bytes, 0, n, {x.data() + r * k, k, 1, k}, single.data() + r * n,
+                         n);
+            multiply(guarded.data(), row_bytes, 0, n, {x.data(), k, rows, k}, y.data(), n);
+            CHECK(wrong_products(x, values, rows, n, k, y) == 0);
+            CHECK(std::equal(y.begin(), y.end(), single.begin()));
+        }
+}
+
 static void round_floats(const uint8_t* floats, uint16_t* to, int64_t k) {
     for (int64_t i = 0; i < k; ++i) {
         float x;

@@ -88,7 +88,7 @@ TEST_CASE("brief work leaves sleeping workers alone, until more of it follows") 
         return seen.size();
     };
     // Other processes may keep the workers from falling asleep for once, or from joining.
-    constexpr int kTries = 100;
+    constexpr int kTries = 40;
     const auto asleep = [] { std::this_thread::sleep_for(std::chrono::milliseconds(10)); };
     int alone = 0;
     bool followed = false, awakened = false;
