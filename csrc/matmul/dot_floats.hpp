@@ -238,6 +238,19 @@ struct FloatParts {
     bool asks;  // for weights to come
     Sum total[kRows][kGroup];
 
+    // The activation rows from `first` on and the weight rows from `weights` on, `left` of which there are.
+    // Only the first of several tiles of activation rows asks for weights.
+    BQ_INLINE void begin(const FloatRows<typename O::Input>& all, int64_t first, const uint8_t* weights,
+                         int64_t row_bytes, int64_t left) {
+        x = all.x + first * all.stride;
+        x_stride = all.stride;
+        rows = all.rows - first < kRows ? all.rows - first : kRows;
+        w = weights;
+        stride = row_bytes;
+        count = static_cast<int>(left < kGroup ? left : kGroup);
+        asks = first == 0;
+    }
+
     // kWeights weight rows from v on against kCount activation rows from r on.
     template <int kCount, int kWeights, class Next>
     BQ_NOINLINE void meet(int64_t r, int v, int64_t at, int64_t end, const Next& next) {
@@ -324,15 +337,8 @@ BQ_INLINE void multiply_float_parts(const uint8_t* w, int64_t w_row_bytes, int64
         const int64_t left = (end - n + kGroup - 1) / kGroup, groups = left < most ? left : most;
         for (int64_t r = 0; r < x.rows; r += Parts::kRows) {
             for (int64_t g = 0; g < groups; ++g) {
-                Parts& group = parts[g];
                 const int64_t first = n + g * kGroup;
-                group.x = x.x + r * x.stride;
-                group.x_stride = x.stride;
-                group.rows = x.rows - r < Parts::kRows ? x.rows - r : Parts::kRows;
-                group.w = w + first * w_row_bytes;
-                group.stride = w_row_bytes;
-                group.count = static_cast<int>(end - first < kGroup ? end - first : kGroup);
-                group.asks = r == 0;
+                parts[g].begin(x, r, w + first * w_row_bytes, w_row_bytes, end - first);
             }
             for (int64_t from = 0, to; from < x.k; from = to) {
                 to = from + piece < x.k ? from + piece : x.k;

@@ -29,8 +29,8 @@ namespace bq {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-// A worker that finds nothing to do looks this often before it sleeps: some 20 microseconds, longer than the
-// gap between two matmuls of a token.
+// A worker that finds nothing to do looks this often before it sleeps, which takes about that long: more than
+// the gap between two matmuls of a token.
 constexpr int kSpins = 2000;
 constexpr std::chrono::microseconds kAwake{20};
 // Parts of the work for each thread: a thread that the system delays leaves its share to the others.

@@ -9,14 +9,6 @@
 namespace bq {
 namespace {
 
-// Hides from gcc what is in a. Sums of which it knows all terms it adds up as a tree, terms first, and runs
-// out of registers.
-BQ_INLINE void keep_in_register([[maybe_unused]] __m256i& a) {
-#if defined(__GNUC__)
-    __asm__("" : "+x"(a));
-#endif
-}
-
 // Of one chunk: adds pairs of products times their scales to the sum, or starts it.
 BQ_INLINE void add_pairs(__m256i& sum, bool first, __m256i pairs, __m256i factor) {
     const __m256i fours = _mm256_madd_epi16(pairs, factor);

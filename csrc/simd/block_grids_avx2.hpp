@@ -82,19 +82,14 @@ struct GridAvx2 {
     // Two indices by one load. Loads bind the grid formats: one for each index was up to a sixth slower, one
     // for four or eight, with more shifts, a twentieth.
     static BQ_INLINE Pair pair(const uint8_t* i) {
-        const uint32_t v = in_register(load_as<uint16_t>(i));
+        uint32_t v = load_as<uint16_t>(i);
+        keep_in_register(v);
         return {v & 255, v >> 8};
     }
     static BQ_INLINE Pair pair(const uint16_t* i) {
-        const uint32_t v = in_register(load_as<uint32_t>(i));
+        uint32_t v = load_as<uint32_t>(i);
+        keep_in_register(v);
         return {v & 65535, v >> 16};
-    }
-    // Keeps gcc from loading the parts of v one by one.
-    static BQ_INLINE uint32_t in_register(uint32_t v) {
-#if defined(__GNUC__)
-        __asm__("" : "+r"(v));
-#endif
-        return v;
     }
     static BQ_INLINE __m128i load_half(const uint8_t* p) {
         return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

@@ -36,12 +36,19 @@ BQ_INLINE void keep_in_memory([[maybe_unused]] T (&values)[N]) {
 #endif
 }
 
-// The compiler must keep this vector in a register: gcc would rather load it anew for each product, and loads
-// would bind. (Those of the scalar vocabulary are in memory.)
+// The compiler must have this vector or number in a register: gcc would rather load a vector anew for each
+// product, or the parts of a number one by one, and loads would bind; and sums of which it knows all terms it
+// adds up as a tree, terms first, and runs out of registers. (Vectors of the scalar vocabulary are in
+// memory.)
 template <class T>
 BQ_INLINE void keep_in_register([[maybe_unused]] T& vector) {
 #if defined(__GNUC__) && defined(__x86_64__)
     if constexpr (!__is_class(T)) __asm__("" : "+x"(vector));
+#endif
+}
+BQ_INLINE void keep_in_register([[maybe_unused]] uint32_t& number) {
+#if defined(__GNUC__)
+    __asm__("" : "+r"(number));
 #endif
 }
 
