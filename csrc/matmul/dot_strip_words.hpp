@@ -122,15 +122,8 @@ struct StripWordsDot : StripRows<V, id, kRows> {
         Ints less[kRows];
         for (Ints& sum : less) sum = V::no_ints();
         if constexpr (F::kMinima || F::kOffset != 0) add_less(o, i, less);
-        const Floats d = F::d(o);
-        for (int r = 0; r < kRows; ++r) {
-            const Floats scale = V::splat(scales[r][i]);
-            if constexpr (F::kOffset != 0)
-                total[r] = V::sub(total[r], V::mul(less[r], V::splat_ints(F::kOffset)));
-            acc[r] = V::mul_add(V::to_floats(total[r]), V::mul(d, scale), acc[r]);
-            if constexpr (F::kMinima)
-                acc[r] = V::mul_sub_from(V::to_floats(less[r]), V::mul(F::dmin(o), scale), acc[r]);
-        }
+        for (int r = 0; r < kRows; ++r)
+            add_scaled<V, F, F::kOffset>(o, total[r], less[r], scales[r][i], acc[r]);
     }
 };
 
@@ -202,14 +195,9 @@ struct StripBlockDot : StripStream<V, id> {
                 [&](int j) BQ_INLINE_LAMBDA { return x + j * k; }, factor, total);
         }
         for (int j = 0; j < kCount; ++j) {
-            const Floats scale = V::splat(scales[(r + j) * (k / 256) + i]);
             Ints less = V::no_ints();
             if constexpr (kTakesOff) less = taken_off(whole_sums + (r + j) * (k / 16) + 16 * i);
-            if constexpr (F::kOffset != 0)
-                total[j] = V::sub(total[j], V::mul(less, V::splat_ints(F::kOffset)));
-            acc[r + j] = V::mul_add(V::to_floats(total[j]), V::mul(F::d(o), scale), acc[r + j]);
-            if constexpr (F::kMinima)
-                acc[r + j] = V::mul_sub_from(V::to_floats(less), V::mul(F::dmin(o), scale), acc[r + j]);
+            add_scaled<V, F, F::kOffset>(o, total[j], less, scales[(r + j) * (k / 256) + i], acc[r + j]);
         }
     }
     BQ_INLINE Ints taken_off(const int16_t* sums) const {

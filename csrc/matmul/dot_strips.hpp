@@ -2,7 +2,7 @@
 // so that nothing is ever added across lanes, and the scales of all rows are unpacked at once. See README.md.
 #pragma once
 
-#include "matmul/dot_strip_words.hpp"
+#include "matmul/dot_strip_parts.hpp"
 #include "targets/strip_kernels.hpp"
 
 namespace bq {
@@ -117,25 +117,27 @@ struct StripDot : StripRows<V, id, kRows> {
             super_group<g>(o, codes, i, total, less);
             super_group<g + 1>(o, codes, i, total, less);
         });
-        const Floats d = F::d(o);
         for (int r = 0; r < kRows; ++r) {
-            const Floats scale = V::splat(scales[r][i]);
             Ints sum = total[r][kPlaces - 1];
             if constexpr (kPlaces > 1)
                 for (int p = kPlaces - 2; p >= 0; --p) sum = V::add(total[r][p], V::template down<2>(sum));
-            if constexpr (kLess && F::kOffset != 0)
-                sum = V::sub(sum, V::mul(less[r], V::splat_ints(F::kOffset)));
-            acc[r] = V::mul_add(V::to_floats(sum), V::mul(d, scale), acc[r]);
-            if constexpr (F::kMinima)
-                acc[r] = V::mul_sub_from(V::to_floats(less[r]), V::mul(F::dmin(o), scale), acc[r]);
+            add_scaled<V, F, kLess ? F::kOffset : 0>(o, sum, less[r], scales[r][i], acc[r]);
         }
     }
 };
 
-// Where products of pairs are int16 another way is faster: dot_strip_words.hpp.
+// Where products of pairs are int16 other ways are faster: dot_strip_words.hpp or, from this many activation
+// rows on, dot_strip_parts.hpp (measured on Zen 3).
+constexpr int by_parts_from(FormatId id) {
+    using enum FormatId;
+    return id == IQ4_XS ? 1 : id == Q2_K ? 3 : id == TQ2_0 ? 4 : id == Q4_K ? 5 : 9;
+}
+template <class V, FormatId id, int kRows>
+using ChosenWordsDot = typename Choose<(kRows >= by_parts_from(id)), StripPartsDot<V, id, kRows>,
+                                       StripWordsDot<V, id, kRows>>::Type;
 template <class V, FormatId id, int kRows>
 using ChosenStripDot =
-    typename Choose<V::kSumsWords, StripWordsDot<V, id, kRows>, StripDot<V, id, kRows>>::Type;
+    typename Choose<V::kSumsWords, ChosenWordsDot<V, id, kRows>, StripDot<V, id, kRows>>::Type;
 
 // Strips of rows of weights, of blocks of the same format.
 struct StripRange {
@@ -191,7 +193,7 @@ void matmul_strips(const uint8_t* strips, int64_t row_bytes, int64_t begin, int6
     if constexpr (V::kSumsWords) {
         // As many rows at a time as there are kernels for, evenly parted.
         constexpr bool kBlocks = V::unpacks_first(id);
-        constexpr int kFew = kBlocks ? 4 : 6;
+        constexpr int kFew = kBlocks ? 4 : id == FormatId::Q4_K || id == FormatId::IQ4_XS ? 8 : 6;
         constexpr int kMost = kBlocks ? kUnpackedRows : kFew;
         for (int64_t passes = (x.rows + kMost - 1) / kMost; passes > 0; --passes) {
             const int64_t rows = (x.rows - r + passes - 1) / passes;

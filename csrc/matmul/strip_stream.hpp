@@ -65,6 +65,17 @@ constexpr bool gains_by_several_streams(FormatId id) {
     return id == Q4_0 || id == Q4_1 || id == Q5_0 || id == Q8_0;
 }
 
+// Adds the sum of a super-block and what minima or offsets take off, both without d or dmin, for an
+// activation row with this scale.
+template <class V, class F, int kOffset>
+BQ_INLINE void add_scaled(const typename F::Open& o, typename V::Ints total, typename V::Ints less,
+                          float scale, typename V::Floats& acc) {
+    const auto unit = V::splat(scale);
+    if constexpr (kOffset != 0) total = V::sub(total, V::mul(less, V::splat_ints(kOffset)));
+    acc = V::mul_add(V::to_floats(total), V::mul(F::d(o), unit), acc);
+    if constexpr (F::kMinima) acc = V::mul_sub_from(V::to_floats(less), V::mul(F::dmin(o), unit), acc);
+}
+
 // The activation rows that meet a strip, and their sums.
 template <class V, FormatId id, int kRows>
 struct StripRows : StripStream<V, id> {

@@ -22,7 +22,7 @@ struct StripAvx2 {
     // Where unpacking takes many instructions.
     static constexpr bool unpacks_first(FormatId id) {
         using enum FormatId;
-        return id == Q3_K || id == Q5_K || id == Q6_K || id == IQ4_XS;
+        return id == Q3_K || id == Q5_K || id == Q6_K;
     }
     static constexpr bool outruns_memory(FormatId) { return false; }
 
@@ -112,8 +112,11 @@ struct StripAvx2 {
         __asm__("" : "+x"(sum));
 #endif
     }
+    static BQ_INLINE Ints sub_words(Ints a, Ints b) { return _mm256_sub_epi16(a, b); }
     static BQ_INLINE Ints low_words_twice(Ints a) { return _mm256_shuffle_epi8(a, each_word(0x01000100)); }
-    // Of 16 words the sum in each lane; the sums of pairs of them.
+    static BQ_INLINE Ints high_words_twice(Ints a) { return _mm256_shuffle_epi8(a, each_word(0x03020302)); }
+    // Of 16 words the sum in each lane; the sums of pairs of them, in order or those 4 apart beside each
+    // other.
     static BQ_INLINE Ints sum_of_words(const int16_t* words) {
         const __m256i pairs = two_of_each(words);
         const __m256i four = add(pairs, _mm256_permute2x128_si256(pairs, pairs, 1));
@@ -124,6 +127,12 @@ struct StripAvx2 {
         const __m256i pairs = two_of_each(words);
         _mm_store_si128(reinterpret_cast<__m128i*>(out),
                         _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+    }
+    static BQ_INLINE void sums_of_pairs_4_apart(const int16_t* words, int16_t* out) {
+        const __m256i pairs = two_of_each(words);
+        const __m128i later = _mm_slli_epi32(_mm256_extracti128_si256(pairs, 1), 16);
+        _mm_store_si128(reinterpret_cast<__m128i*>(out),
+                        _mm_blend_epi16(_mm256_castsi256_si128(pairs), later, 0xaa));
     }
 
     static BQ_INLINE Floats zero() { return _mm256_setzero_ps(); }
@@ -137,6 +146,10 @@ struct StripAvx2 {
     }
     static BQ_INLINE Ints u16(const uint8_t* p) {
         return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    // 16 bytes as words.
+    static BQ_INLINE Ints bytes_apart(const uint8_t* p) {
+        return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     }
     static BQ_INLINE Floats half_of_e8m0(const uint8_t* p) {
         const __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));

@@ -21,6 +21,8 @@
 //   shifted<g>  if kShiftsRuns: the sum of products of a run with what is to be added for its sums
 //   kPlaces     4 if weight<g, i, true> can leave fields of two bits where they are: times 4 ^ place<g>(i) in
 //               vector i, the same in all of them but in runs of 256
+//   kParts      parts of a super-block that lie alike, so that a loop can go over them: part_words(o, part)
+//               and, for their groups of 32, weight_in_part<g, i>; 1 if there are none
 //   kPairs      the runs of 16 alternate within the vectors, pair by pair: less<g> has their scales
 //   d, dmin
 #pragma once
@@ -50,7 +52,7 @@ BQ_INLINE void strip_weights(const Open& o, Bytes (&u)[8]) {
 
 struct PlainStrip {
     static constexpr bool kKnown = true, kSuper = false, kMinima = false;
-    static constexpr int kRuns = 1, kScales = 1, kPlaces = 1;
+    static constexpr int kRuns = 1, kScales = 1, kPlaces = 1, kParts = 1;
 };
 
 template <class V>
@@ -219,7 +221,7 @@ struct SuperStrip {
     static BQ_INLINE Codes codes(const Open&) {
         return {};
     }
-    static constexpr int kRun = 32, kOffset = 0, kPlaces = 1;
+    static constexpr int kRun = 32, kOffset = 0, kPlaces = 1, kParts = 1;
     struct Open {
         const uint8_t *words, *headers;
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : words(w), headers(h) {}
@@ -242,14 +244,14 @@ BQ_INLINE typename V::Bytes two_bits(typename V::Bytes word) {
 // Words of four fields of two bits that belong to four groups of 32.
 template <class V>
 struct TwoBitStrip : SuperStrip<V> {
-    static constexpr int kTop = 3, kPlaces = V::kLeavesPlaces ? 4 : 1;
+    static constexpr int kTop = 3, kPlaces = V::kLeavesPlaces ? 4 : 1, kParts = 2;
     template <int g>
     static constexpr int place(int) {
         return g % 4;
     }
-    template <int g, int i, bool kInPlace>
-    static BQ_INLINE typename V::Bytes fields(const uint8_t* words) {
-        return two_bits<g % 4, V, kInPlace>(strip_word<V>(words, g / 4 * 8 + i));
+    template <int g, int i, bool kInPlace = false>
+    static BQ_INLINE typename V::Bytes weight_in_part(const uint8_t* words) {
+        return two_bits<g, V, kInPlace>(strip_word<V>(words, i));
     }
 };
 
@@ -275,9 +277,12 @@ struct Strip<V, FormatId::Q2_K> : TwoBitStrip<V> {
     static BQ_INLINE typename V::Ints less(const Open& o) {
         return V::template pick_pair<2 * g % 4, 2 * g % 4 + 1>(V::template field<4>(o.stored[g / 2], 15));
     }
+    static BQ_INLINE const uint8_t* part_words(const Open& o, int part) {
+        return o.words + 4 * V::kLanes * (4 + 8 * part);
+    }
     template <int g, int i, bool kInPlace = false>
     static BQ_INLINE typename V::Bytes weight(const Open& o) {
-        return TwoBitStrip<V>::template fields<g, i, kInPlace>(o.words + 16 * V::kLanes);
+        return TwoBitStrip<V>::template weight_in_part<g % 4, i, kInPlace>(part_words(o, g / 4));
     }
 };
 
@@ -289,9 +294,12 @@ struct Strip<V, FormatId::TQ2_0> : TwoBitStrip<V> {
     static BQ_INLINE typename V::Ints less(const Open&) {
         return V::splat_words(1);
     }
+    static BQ_INLINE const uint8_t* part_words(const Open& o, int part) {
+        return o.words + 4 * V::kLanes * 8 * part;
+    }
     template <int g, int i, bool kInPlace = false>
     static BQ_INLINE typename V::Bytes weight(const Open& o) {
-        return TwoBitStrip<V>::template fields<g, i, kInPlace>(o.words);
+        return TwoBitStrip<V>::template weight_in_part<g % 4, i, kInPlace>(part_words(o, g / 4));
     }
 };
 
@@ -380,11 +388,18 @@ struct SixBitSuperStrip : SuperStrip<V> {
 
 template <class V>
 struct Strip<V, FormatId::Q4_K> : SixBitSuperStrip<V> {
-    static constexpr int kTop = 15;
+    static constexpr int kTop = 15, kParts = 4;
     using typename SixBitSuperStrip<V>::Open;
+    static BQ_INLINE const uint8_t* part_words(const Open& o, int part) {
+        return o.words + 4 * V::kLanes * (3 + 8 * part);
+    }
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight_in_part(const uint8_t* words) {
+        return V::template field<4 * g>(strip_word<V>(words, i), 15);
+    }
     template <int g, int i>
     static BQ_INLINE typename V::Bytes weight(const Open& o) {
-        return V::template field<g % 2 * 4>(strip_word<V>(o.words, 3 + g / 2 * 8 + i), 15);
+        return weight_in_part<g % 2, i>(part_words(o, g / 2));
     }
 };
 template <class V>
@@ -416,13 +431,28 @@ struct Strip<V, FormatId::Q6_K> : ByteScaledStrip<V> {
     }
 };
 
+// The levels of IQ4 are nearly even steps: kStep * index + rest - kBelow, with rests as small as the indices.
+struct Iq4Steps {
+    static constexpr int kStep = 15, kBelow = 127, kLargestRest = 18;
+    int8_t rests[16];
+    constexpr Iq4Steps() : rests() {
+        for (int i = 0; i < 16; ++i) rests[i] = static_cast<int8_t>(iq4::kLevels[i] - kStep * i + kBelow);
+    }
+};
+inline constexpr Iq4Steps kIq4Steps;
+
 template <class V>
 struct Strip<V, FormatId::IQ4_XS> : SuperStrip<V>, SignedStrip<V> {
-    static constexpr int kOffset = SignedStrip<V>::kOffset;
+    static constexpr int kOffset = SignedStrip<V>::kOffset, kParts = 8;
     struct Open : SuperStrip<V>::Open {
-        typename V::Ints low, high;
+        typename V::Ints low, high;  // of the scales: nibbles, and pairs of bits
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h)
-            : SuperStrip<V>::Open(w, h), low(strip_word<V>(w, 0)), high(V::u16(h + 2 * V::kLanes)) {}
+            : SuperStrip<V>::Open(w, h), low(strip_word<V>(w, 0)) {
+            if constexpr (V::kSumsWords)
+                high = V::bytes_apart(h + 2 * V::kLanes);
+            else
+                high = V::u16(h + 2 * V::kLanes);
+        }
     };
     template <int j>
     static BQ_INLINE typename V::Ints scale(const Open& o) {
@@ -430,14 +460,28 @@ struct Strip<V, FormatId::IQ4_XS> : SuperStrip<V>, SignedStrip<V> {
         const auto high = V::template int_field<2 * j - 4>(o.high, 48);
         return V::sub(V::add(low, high), V::splat_ints(32));
     }
+    // The scales of runs j and j + 4, each a word.
+    template <int j>
+    static BQ_INLINE typename V::Ints two_scales(const Open& o) {
+        const auto low = V::template int_field<4 * j>(o.low, 0xf000f);
+        const auto high = V::template int_field<2 * j - 4>(o.high, 0x300030);
+        return V::sub_words(V::add_words(low, high), V::splat_words(32));
+    }
     template <int j>
     static BQ_INLINE typename V::Ints factor(const Open& o) {
-        return V::low_words_twice(scale<j>(o));
+        const auto two = two_scales<j % 4>(o);
+        return j < 4 ? V::low_words_twice(two) : V::high_words_twice(two);
+    }
+    static BQ_INLINE const uint8_t* part_words(const Open& o, int part) {
+        return o.words + 4 * V::kLanes * (1 + 4 * part);
+    }
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight_in_part(const uint8_t* words) {
+        return V::look_up(V::levels(iq4::kLevels, kOffset), strip_nibbles<i, V>(words));
     }
     template <int g, int i>
     static BQ_INLINE typename V::Bytes weight(const Open& o) {
-        const uint8_t* const words = o.words + 4 * V::kLanes * (1 + 4 * g);
-        return V::look_up(V::levels(iq4::kLevels, kOffset), strip_nibbles<i, V>(words));
+        return weight_in_part<0, i>(part_words(o, g));
     }
 };
 
