@@ -137,13 +137,12 @@ template <class Dot>
 BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t blocks, float* y,
                              int64_t ldy) {
     constexpr int kBlock = Dot::kWords + Dot::kHeaders, kStrips = Dot::kSideBySide;
-    constexpr int64_t kMostAhead = 131072;
+    // Of the strips side by side no more than the level-2 cache has room for.
+    constexpr int64_t kMostAhead = kStrips > 1 ? 24576 : 131072,
+                      kOfLongStrips = kStrips > 1 ? Dot::kAhead : kMostAhead;
     const int64_t bytes = kBlock * blocks;
-    // Of one strip all bytes, so that the headers of the next one, which are its last bytes, are there in
-    // time.
-    const int64_t ahead = kStrips > 1 || bytes < Dot::kAhead ? Dot::kAhead
-                          : bytes < kMostAhead               ? bytes
-                                                             : kMostAhead;
+    // All bytes of a strip, so that the headers of the next one, which are its last bytes, are there in time.
+    const int64_t ahead = bytes < Dot::kAhead ? Dot::kAhead : bytes <= kMostAhead ? bytes : kOfLongStrips;
     // Of the one activation row that meets several strips, while others have their turn.
     [[maybe_unused]] typename Dot::V::Floats sums[kStrips];
     for (auto& sum : sums) sum = Dot::V::zero();
