@@ -136,8 +136,8 @@ struct StripBlockDot : StripStream<V, id> {
     using F = Strip<V, id>;
     using Ints = typename V::Ints;
     using Floats = typename V::Floats;
-    static constexpr int kSideBySide = 1;  // strips
-    static constexpr int kTogether = 4;    // activation rows that registers hold the sums of
+    static constexpr int kSideBySide = 1, kSums = kUnpackedRows;
+    static constexpr int kTogether = 4;  // activation rows that registers hold the sums of
     static constexpr int kRun = F::kRun, kRuns = 256 / kRun;
     static constexpr int kBytes = 4 * V::kLanes;  // of a vector
     static constexpr bool kTakesOff = F::kMinima || F::kOffset != 0;
@@ -148,7 +148,7 @@ struct StripBlockDot : StripStream<V, id> {
     const int16_t* whole_sums;
     int64_t k;
     int rows;
-    Floats acc[kUnpackedRows];
+    Floats acc[kSums];
     alignas(64) uint8_t weights[64 * kBytes];
     alignas(64) uint8_t factors[kRuns * kBytes];
     alignas(64) uint8_t minima[kTakesOff ? kRuns / 2 * kBytes : 1];

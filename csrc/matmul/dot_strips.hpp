@@ -151,11 +151,11 @@ BQ_INLINE void multiply_strips(const StripRange& range, float* y, int64_t ldy, M
     const auto strip = [&](int64_t i)
                            BQ_INLINE_LAMBDA { return range.strips + i * V::kLanes * range.row_bytes; };
     if constexpr (Dot::kInOrder) {
-        constexpr int kSide = Dot::kSideBySide;
-        for (int64_t i = range.begin; i < range.end; i += kSide) {
+        const int together = strips_together<Dot>(V::kLanes * range.row_bytes);
+        for (int64_t i = range.begin; i < range.end; i += together) {
             const int64_t left = range.end - i;
             Dot dot = make_dot();
-            walk_in_order(dot, strip(i), left < kSide ? static_cast<int>(left) : kSide, range.blocks,
+            walk_in_order(dot, strip(i), left < together ? static_cast<int>(left) : together, range.blocks,
                           y + i * V::kLanes, ldy);
         }
     } else {

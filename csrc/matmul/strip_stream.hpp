@@ -58,11 +58,15 @@ struct StripStream {
     }
 };
 
-// Where blocks are short and little is to be unpacked, so that memory binds a single activation row: it gives
-// more to several streams of loads (measured on Zen 3).
-constexpr bool gains_by_several_streams(FormatId id) {
+// Strips that a few activation rows meet side by side, a block of each by turns: memory gives more to several
+// streams of loads than to one, which matters where little is to be unpacked (measured on Zen 3).
+constexpr int streams_of_strips(FormatId id, int rows) {
     using enum FormatId;
-    return id == Q4_0 || id == Q4_1 || id == Q5_0 || id == Q8_0;
+    if (rows == 1) {
+        if (id == Q4_0 || id == Q4_1 || id == Q8_0) return 4;
+        if (id == Q5_0 || id == Q5_1 || id == IQ4_NL) return 2;
+    }
+    return rows == 2 && (id == Q4_0 || id == Q4_1 || id == Q8_0) ? 2 : 1;
 }
 
 // Adds the sum of a super-block and what minima or offsets take off, both without d or dmin, for an
@@ -82,10 +86,9 @@ struct StripRows : StripStream<V, id> {
     const int8_t* q[kRows];
     const float *scales[kRows], *sums[kRows];
     const int16_t* whole_sums[kRows];
-    // Strips that a single activation row meets side by side, a block of each by turns.
-    static constexpr int kSideBySide =
-        StripStream<V, id>::kInOrder && kRows == 1 && gains_by_several_streams(id) ? 4 : 1;
-    typename V::Floats acc[kRows];
+    static constexpr int kSideBySide = StripStream<V, id>::kInOrder ? streams_of_strips(id, kRows) : 1;
+    static constexpr int kSums = kRows;
+    typename V::Floats acc[kSums];  // 0 at first
 
     BQ_INLINE StripRows(const Activations& x, int64_t first_row) {
         for (int r = 0; r < kRows; ++r) {
@@ -132,38 +135,50 @@ BQ_INLINE void walk_strip(Dot& dot, const uint8_t* words, int64_t blocks, typena
     dot.store(y, ldy);
 }
 
-// `count` strips, at most kSideBySide, from `strips` on, whose sums go to y and on.
+// How many strips of this size Dot meets side by side: of long ones at most two.
+template <class Dot>
+constexpr int strips_together(int64_t bytes) {
+    return Dot::kSideBySide > 2 && bytes > 35840 ? 2 : Dot::kSideBySide;
+}
+
+// `count` strips from `strips` on, whose sums go to y and on, at most strips_together(their bytes).
 template <class Dot>
 BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t blocks, float* y,
                              int64_t ldy) {
+    using Floats = typename Dot::V::Floats;
     constexpr int kBlock = Dot::kWords + Dot::kHeaders, kStrips = Dot::kSideBySide;
-    // Of the strips side by side no more than the level-2 cache has room for.
-    constexpr int64_t kMostAhead = kStrips > 1 ? 24576 : 131072,
-                      kOfLongStrips = kStrips > 1 ? Dot::kAhead : kMostAhead;
-    const int64_t bytes = kBlock * blocks;
+    constexpr int64_t kMostAhead = kStrips > 1 ? 98304 : 131072;  // of all strips
+    const int64_t bytes = kBlock * blocks, together = strips_together<Dot>(bytes);
     // All bytes of a strip, so that the headers of the next one, which are its last bytes, are there in time.
-    const int64_t ahead = bytes < Dot::kAhead ? Dot::kAhead : bytes <= kMostAhead ? bytes : kOfLongStrips;
-    // Of the one activation row that meets several strips, while others have their turn.
-    [[maybe_unused]] typename Dot::V::Floats sums[kStrips];
-    for (auto& sum : sums) sum = Dot::V::zero();
+    // Of strips side by side that are too long for that, as much as serves the words.
+    const int64_t most = bytes * together <= kMostAhead ? bytes : kStrips > 1 ? Dot::kAhead : kMostAhead;
+    const int64_t ahead = most < Dot::kAhead ? Dot::kAhead : most;
+    // Of the activation rows that meet several strips, while others have their turn.
+    [[maybe_unused]] Floats sums[kStrips][Dot::kSums];
+    [[maybe_unused]] const auto take = [](Floats(&to)[Dot::kSums], const Floats(&from)[Dot::kSums])
+                                           BQ_INLINE_LAMBDA {
+                                               for (int r = 0; r < Dot::kSums; ++r) to[r] = from[r];
+                                           };
+    if constexpr (kStrips > 1)
+        for (auto& of_strip : sums) take(of_strip, dot.acc);
     for (int64_t b = 0; b < blocks; ++b) {
         // Of the strips that follow those side by side, where these end.
-        const int64_t at = kBlock * b + ahead, later = at < bytes ? at : at + (kStrips - 1) * bytes;
+        const int64_t at = kBlock * b + ahead, later = at < bytes ? at : at + (together - 1) * bytes;
         for (int j = 0; j < count; ++j) {
             const uint8_t* const strip = strips + j * bytes;
             Dot::template ask_for<kBlock>(strip + later);
             const typename Dot::F::Open o(strip + Dot::kWords * b,
                                           strip + Dot::kWords * blocks + Dot::kHeaders * b);
-            if constexpr (kStrips > 1) dot.acc[0] = sums[j];
+            if constexpr (kStrips > 1) take(dot.acc, sums[j]);
             if constexpr (Dot::F::kSuper)
                 dot.super_block(o, b);
             else
                 add_groups(dot, o, b);
-            if constexpr (kStrips > 1) sums[j] = dot.acc[0];
+            if constexpr (kStrips > 1) take(sums[j], dot.acc);
         }
     }
     for (int j = 0; j < count; ++j) {
-        if constexpr (kStrips > 1) dot.acc[0] = sums[j];
+        if constexpr (kStrips > 1) take(dot.acc, sums[j]);
         dot.store(y + j * Dot::V::kLanes, ldy);
     }
 }
