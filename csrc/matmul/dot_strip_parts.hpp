@@ -57,6 +57,7 @@ struct StripPartsDot : StripWordsDot<V, id, kRows> {
     static constexpr int kRun = F::kRun < 32 ? F::kRun : 32;          // of a factor in memory
     static constexpr bool kFactors = F::kRun != 256;                  // not all 1
     static constexpr int kBytes = 4 * V::kLanes;
+    static constexpr bool kAsks = true;
 
     using Words::acc;
     using Words::q;
@@ -64,7 +65,8 @@ struct StripPartsDot : StripWordsDot<V, id, kRows> {
     using Words::StripWordsDot;
     using Words::whole_sums;
 
-    BQ_INLINE void super_block(const typename F::Open& o, int64_t i) {
+    // Asks for the block at `later` as it goes: a few lines a part come sooner than all at once.
+    BQ_INLINE void super_block(const uint8_t* later, const typename F::Open& o, int64_t i) {
         alignas(64) uint8_t factors[kFactors ? 256 / kRun * kBytes : 1];
         if constexpr (kFactors)
             unroll<256 / kRun>([&](auto j) BQ_INLINE_LAMBDA {
@@ -82,7 +84,7 @@ struct StripPartsDot : StripWordsDot<V, id, kRows> {
             constexpr int kPass = decltype(pass)::value;
             constexpr int kFirst = kRows * kPass / kPasses, kEnd = kRows * (kPass + 1) / kPasses;
             Ints total[kEnd - kFirst];
-            multiply<kFirst>(o, i, factors, total);
+            multiply<kFirst>(later, o, i, factors, total);
             for (int r = kFirst; r < kEnd; ++r)
                 add_scaled<V, F, kOffset>(o, total[r - kFirst], less[r], scales[r][i], acc[r]);
         });
@@ -101,12 +103,13 @@ struct StripPartsDot : StripWordsDot<V, id, kRows> {
 
     // The products of the rows `first` and on.
     template <int first, int kCount>
-    BQ_INLINE void multiply(const typename F::Open& o, int64_t i, [[maybe_unused]] const uint8_t* factors,
-                            Ints (&total)[kCount]) const {
+    BQ_INLINE void multiply(const uint8_t* later, const typename F::Open& o, int64_t i,
+                            [[maybe_unused]] const uint8_t* factors, Ints (&total)[kCount]) const {
         [[maybe_unused]] Ints high[kCount];
         for (int r = 0; r < kCount; ++r) total[r] = high[r] = V::no_ints();
         int64_t at = 256 * i;
         for (int part = 0; part < F::kParts; ++part) {
+            if constexpr (first == 0) Words::template ask_for<Words::kBlock, F::kParts>(later, part);
             const uint8_t* const words = F::part_words(o, part);
             unroll<kGroups * 32 / kRun>([&](auto run) BQ_INLINE_LAMBDA {
                 constexpr int kGroup = decltype(run)::value * kRun / 32;

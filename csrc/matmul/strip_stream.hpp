@@ -16,7 +16,9 @@ struct StripStream {
 
     // Bytes of a block of all rows.
     static constexpr int kHeaders = V::kLanes * strip_header_bytes(id);
-    static constexpr int kWords = V::kLanes * Form::bytes - kHeaders;
+    static constexpr int kBlock = V::kLanes * Form::bytes, kWords = kBlock - kHeaders;
+    // Whether super_block asks for what is to come.
+    static constexpr bool kAsks = !V::kSumsWords;
 
     // Whether all bytes of strips, words and then headers, are asked for in the order of memory: more than
     // one stream of requests disturbs the CPU (measured on Zen 3). Otherwise block by block, words with
@@ -146,7 +148,7 @@ template <class Dot>
 BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t blocks, float* y,
                              int64_t ldy) {
     using Floats = typename Dot::V::Floats;
-    constexpr int kBlock = Dot::kWords + Dot::kHeaders, kStrips = Dot::kSideBySide;
+    constexpr int kBlock = Dot::kBlock, kStrips = Dot::kSideBySide;
     constexpr int64_t kMostAhead = kStrips > 1 ? 98304 : 131072;  // of all strips
     const int64_t bytes = kBlock * blocks, together = strips_together<Dot>(bytes);
     // All bytes of a strip, so that the headers of the next one, which are its last bytes, are there in time.
@@ -166,11 +168,13 @@ BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t
         const int64_t at = kBlock * b + ahead, later = at < bytes ? at : at + (together - 1) * bytes;
         for (int j = 0; j < count; ++j) {
             const uint8_t* const strip = strips + j * bytes;
-            Dot::template ask_for<kBlock>(strip + later);
+            if constexpr (!Dot::kAsks) Dot::template ask_for<kBlock>(strip + later);
             const typename Dot::F::Open o(strip + Dot::kWords * b,
                                           strip + Dot::kWords * blocks + Dot::kHeaders * b);
             if constexpr (kStrips > 1) take(dot.acc, sums[j]);
-            if constexpr (Dot::F::kSuper)
+            if constexpr (Dot::kAsks)
+                dot.super_block(strip + later, o, b);
+            else if constexpr (Dot::F::kSuper)
                 dot.super_block(o, b);
             else
                 add_groups(dot, o, b);
