@@ -110,7 +110,7 @@ struct StripPartsDot : StripWordsDot<V, id, kRows> {
         int64_t at = 256 * i;
         for (int part = 0; part < F::kParts; ++part) {
             if constexpr (first == 0) Words::template ask_for<Words::kBlock, F::kParts>(later, part);
-            const uint8_t* const words = F::part_words(o, part);
+            const auto words = F::part_words(o, part);
             unroll<kGroups * 32 / kRun>([&](auto run) BQ_INLINE_LAMBDA {
                 constexpr int kGroup = decltype(run)::value * kRun / 32;
                 constexpr int kFirst = decltype(run)::value * kRun % 32 / 4;  // vector of the group

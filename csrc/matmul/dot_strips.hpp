@@ -130,7 +130,12 @@ struct StripDot : StripRows<V, id, kRows> {
 // rows on, dot_strip_parts.hpp (measured on Zen 3).
 constexpr int by_parts_from(FormatId id) {
     using enum FormatId;
-    return id == IQ4_XS ? 1 : id == Q2_K ? 3 : id == TQ2_0 ? 4 : id == Q4_K ? 5 : 9;
+    return id == IQ4_XS || id == Q6_K ? 1 : id == Q2_K ? 3 : id == TQ2_0 ? 4 : id == Q4_K ? 5 : 9;
+}
+// Activation rows that one of these takes at most.
+constexpr int few_rows(FormatId id) {
+    using enum FormatId;
+    return id == Q4_K || id == IQ4_XS ? 8 : id == Q3_K || id == Q5_K ? 4 : 6;
 }
 template <class V, FormatId id, int kRows>
 using ChosenWordsDot = typename Choose<(kRows >= by_parts_from(id)), StripPartsDot<V, id, kRows>,
@@ -193,7 +198,7 @@ void matmul_strips(const uint8_t* strips, int64_t row_bytes, int64_t begin, int6
     if constexpr (V::kSumsWords) {
         // As many rows at a time as there are kernels for, evenly parted.
         constexpr bool kBlocks = V::unpacks_first(id);
-        constexpr int kFew = kBlocks ? 4 : id == FormatId::Q4_K || id == FormatId::IQ4_XS ? 8 : 6;
+        constexpr int kFew = few_rows(id);
         constexpr int kMost = kBlocks ? kUnpackedRows : kFew;
         for (int64_t passes = (x.rows + kMost - 1) / kMost; passes > 0; --passes) {
             const int64_t rows = (x.rows - r + passes - 1) / passes;

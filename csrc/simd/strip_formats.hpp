@@ -415,19 +415,26 @@ struct Strip<V, FormatId::Q5_K> : SixBitSuperStrip<V> {
 
 template <class V>
 struct Strip<V, FormatId::Q6_K> : ByteScaledStrip<V> {
-    static constexpr int kTop = 63, kOffset = 32;
+    static constexpr int kTop = 63, kOffset = 32, kParts = 2;
     struct Open : ByteScaledStrip<V>::Open {
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : ByteScaledStrip<V>::Open(w, h) {
             for (int i = 0; i < 4; ++i) this->scales[i] = strip_word<V>(w, 48 + i);
         }
     };
+    struct Half {
+        const uint8_t *low, *high;  // words of nibbles, of pairs of bits
+    };
+    static BQ_INLINE Half part_words(const Open& o, int part) {
+        return {o.words + 4 * V::kLanes * 16 * part, o.words + 4 * V::kLanes * (32 + 8 * part)};
+    }
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight_in_part(const Half& half) {
+        const auto low = V::template field<g / 2 * 4>(strip_word<V>(half.low, 8 * (g % 2) + i), 15);
+        return V::masked_or(V::template shifted<2 * g - 4>(strip_word<V>(half.high, i)), 48, low);
+    }
     template <int g, int i>
     static BQ_INLINE typename V::Bytes weight(const Open& o) {
-        constexpr int half = g / 4, part = g % 4;
-        const auto low =
-            V::template field<part / 2 * 4>(strip_word<V>(o.words, 16 * half + 8 * (part % 2) + i), 15);
-        return V::masked_or(V::template shifted<2 * part - 4>(strip_word<V>(o.words, 32 + 8 * half + i)), 48,
-                            low);
+        return weight_in_part<g % 4, i>(part_words(o, g / 4));
     }
 };
 
