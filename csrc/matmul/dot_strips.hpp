@@ -130,12 +130,15 @@ struct StripDot : StripRows<V, id, kRows> {
 // rows on, dot_strip_parts.hpp (measured on Zen 3).
 constexpr int by_parts_from(FormatId id) {
     using enum FormatId;
-    return id == IQ4_XS || id == Q6_K ? 1 : id == Q2_K ? 3 : id == TQ2_0 ? 4 : id == Q4_K ? 5 : 9;
+    if (id == Q3_K) return 2;
+    if (id == Q2_K) return 3;
+    if (id == TQ2_0) return 4;
+    if (id == Q4_K) return 5;
+    return id == Q5_K || id == Q6_K || id == IQ4_XS ? 1 : 9;
 }
 // Activation rows that one of these takes at most.
 constexpr int few_rows(FormatId id) {
-    using enum FormatId;
-    return id == Q4_K || id == IQ4_XS ? 8 : id == Q3_K || id == Q5_K ? 4 : 6;
+    return id == FormatId::Q4_K || id == FormatId::IQ4_XS ? 8 : 6;
 }
 template <class V, FormatId id, int kRows>
 using ChosenWordsDot = typename Choose<(kRows >= by_parts_from(id)), StripPartsDot<V, id, kRows>,

@@ -36,6 +36,9 @@ struct StripAvx2 {
         if constexpr (kShift < 0) return _mm256_slli_epi16(a, -kShift);
         return a;
     }
+    static BQ_INLINE Bytes moved(Bytes a, int left, int right) {
+        return _mm256_srl_epi16(_mm256_sll_epi16(a, _mm_cvtsi32_si128(left)), _mm_cvtsi32_si128(right));
+    }
     template <int kShift>
     static BQ_INLINE Bytes field(Bytes a, int mask) {
         return _mm256_and_si256(shifted<kShift>(a), splat(mask));

@@ -303,6 +303,17 @@ struct Strip<V, FormatId::TQ2_0> : TwoBitStrip<V> {
     }
 };
 
+// Half of a super-block whose words of single bits, eight of them, serve both: moved to where the bits of the
+// other half would be.
+template <class V>
+struct BitsOfHalf {
+    const uint8_t* low;  // words of the other bits
+    typename V::Bytes bits[8];
+    BQ_INLINE BitsOfHalf(const uint8_t* words, const uint8_t* bit_words, int left, int right) : low(words) {
+        for (int i = 0; i < 8; ++i) bits[i] = V::moved(strip_word<V>(bit_words, i), left, right);
+    }
+};
+
 // Scales of runs of 16 in signed bytes, in order, four to a word.
 template <class V>
 struct ByteScaledStrip : SuperStrip<V> {
@@ -327,7 +338,7 @@ struct ByteScaledStrip : SuperStrip<V> {
 
 template <class V>
 struct Strip<V, FormatId::Q3_K> : ByteScaledStrip<V> {
-    static constexpr int kTop = 7, kOffset = 4;
+    static constexpr int kTop = 7, kOffset = 4, kParts = 2;
     struct Open : ByteScaledStrip<V>::Open {
         BQ_INLINE Open(const uint8_t* w, const uint8_t* h) : ByteScaledStrip<V>::Open(w, h) {
             using Bytes = typename V::Bytes;
@@ -341,6 +352,15 @@ struct Strip<V, FormatId::Q3_K> : ByteScaledStrip<V> {
             });
         }
     };
+    static BQ_INLINE BitsOfHalf<V> part_words(const Open& o, int part) {
+        const uint8_t* const pairs = o.words + 4 * V::kLanes * (8 + 8 * part);
+        return {pairs, o.words, part == 0 ? 2 : 0, part == 0 ? 0 : 2};
+    }
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight_in_part(const BitsOfHalf<V>& half) {
+        return V::masked_or(V::template shifted<g>(half.bits[i]), 4,
+                            two_bits<g, V>(strip_word<V>(half.low, i)));
+    }
     template <int g, int i>
     static BQ_INLINE typename V::Bytes weight(const Open& o) {
         const auto low = two_bits<g % 4, V>(strip_word<V>(o.words, 8 + g / 4 * 8 + i));
@@ -404,8 +424,17 @@ struct Strip<V, FormatId::Q4_K> : SixBitSuperStrip<V> {
 };
 template <class V>
 struct Strip<V, FormatId::Q5_K> : SixBitSuperStrip<V> {
-    static constexpr int kTop = 31;
+    static constexpr int kTop = 31, kParts = 2;
     using typename SixBitSuperStrip<V>::Open;
+    static BQ_INLINE BitsOfHalf<V> part_words(const Open& o, int part) {
+        const uint8_t* const bits = o.words + 4 * V::kLanes * 3;
+        return {bits + 4 * V::kLanes * (8 + 16 * part), bits, part == 0 ? 4 : 0, 0};
+    }
+    template <int g, int i>
+    static BQ_INLINE typename V::Bytes weight_in_part(const BitsOfHalf<V>& half) {
+        const auto low = V::template field<g % 2 * 4>(strip_word<V>(half.low, g / 2 * 8 + i), 15);
+        return V::masked_or(V::template shifted<g>(half.bits[i]), 16, low);
+    }
     template <int g, int i>
     static BQ_INLINE typename V::Bytes weight(const Open& o) {
         const auto low = V::template field<g % 2 * 4>(strip_word<V>(o.words, 11 + g / 2 * 8 + i), 15);
