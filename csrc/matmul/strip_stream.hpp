@@ -143,6 +143,11 @@ constexpr int strips_together(int64_t bytes) {
     return Dot::kSideBySide > 2 && bytes > 35840 ? 2 : Dot::kSideBySide;
 }
 
+template <class Floats, int kCount>
+BQ_INLINE void copy_sums(Floats (&to)[kCount], const Floats (&from)[kCount]) {
+    for (int i = 0; i < kCount; ++i) to[i] = from[i];
+}
+
 // `count` strips from `strips` on, whose sums go to y and on, at most strips_together(their bytes).
 template <class Dot>
 BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t blocks, float* y,
@@ -157,12 +162,8 @@ BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t
     const int64_t ahead = most < Dot::kAhead ? Dot::kAhead : most;
     // Of the activation rows that meet several strips, while others have their turn.
     [[maybe_unused]] Floats sums[kStrips][Dot::kSums];
-    [[maybe_unused]] const auto take = [](Floats(&to)[Dot::kSums], const Floats(&from)[Dot::kSums])
-                                           BQ_INLINE_LAMBDA {
-                                               for (int r = 0; r < Dot::kSums; ++r) to[r] = from[r];
-                                           };
     if constexpr (kStrips > 1)
-        for (auto& of_strip : sums) take(of_strip, dot.acc);
+        for (auto& of_strip : sums) copy_sums(of_strip, dot.acc);
     for (int64_t b = 0; b < blocks; ++b) {
         // Of the strips that follow those side by side, where these end.
         const int64_t at = kBlock * b + ahead, later = at < bytes ? at : at + (together - 1) * bytes;
@@ -171,18 +172,18 @@ BQ_INLINE void walk_in_order(Dot& dot, const uint8_t* strips, int count, int64_t
             if constexpr (!Dot::kAsks) Dot::template ask_for<kBlock>(strip + later);
             const typename Dot::F::Open o(strip + Dot::kWords * b,
                                           strip + Dot::kWords * blocks + Dot::kHeaders * b);
-            if constexpr (kStrips > 1) take(dot.acc, sums[j]);
+            if constexpr (kStrips > 1) copy_sums(dot.acc, sums[j]);
             if constexpr (Dot::kAsks)
                 dot.super_block(strip + later, o, b);
             else if constexpr (Dot::F::kSuper)
                 dot.super_block(o, b);
             else
                 add_groups(dot, o, b);
-            if constexpr (kStrips > 1) take(sums[j], dot.acc);
+            if constexpr (kStrips > 1) copy_sums(sums[j], dot.acc);
         }
     }
     for (int j = 0; j < count; ++j) {
-        if constexpr (kStrips > 1) take(dot.acc, sums[j]);
+        if constexpr (kStrips > 1) copy_sums(dot.acc, sums[j]);
         dot.store(y + j * Dot::V::kLanes, ldy);
     }
 }

@@ -51,6 +51,24 @@ struct Ordered {
     }
 };
 
+// The products of some strips with activation rows: near float64's, and the same strip by strip and row by
+// row.
+void check_whole_and_pieces(const KernelTable& table, const StripKernels& kernels, FormatId id,
+                            int64_t strips, int64_t k, int64_t rows, Rng& rng) {
+    const int64_t n = strips * kernels.lanes, row_bytes = format_info(id).row_bytes(k);
+    const Input x(table, id, rows, k, rng);
+    const Ordered ordered(kernels, id, x.quantized);
+    const std::vector<uint8_t> w = random_rows(id, n, k, rng);
+    const GuardedBytes laid_out(strips_of(id, kernels.lanes, strips, k, w));
+    std::vector<float> y(static_cast<size_t>(rows * n), NAN), pieces(y);
+    kernels[id](laid_out.data(), row_bytes, 0, strips, ordered.x, y.data(), n);
+    check_products(x, w, n, y);
+    for (int64_t i = 0; i < strips; ++i)
+        for (int64_t r = 0; r < rows; ++r)
+            kernels[id](laid_out.data(), row_bytes, i, i + 1, ordered.x.part(r, 1), pieces.data() + r * n, n);
+    CHECK(y == pieces);
+}
+
 }  // namespace
 
 TEST_CASE("strips hold every bit of their rows") {
@@ -83,47 +101,19 @@ TEST_CASE("strips hold every bit of their rows") {
 TEST_CASE("products of strips are the float64 products of the quantized values") {
     for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
         Rng rng(32);
-        const FormatInfo& f = format_info(id);
         for (int64_t blocks : {1, 2, 3, 9})
-            for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11}) {
-                const int64_t k = blocks * f.block_size, strips = 3, n = strips * kernels.lanes;
-                const Input x(table, id, rows, k, rng);
-                const Ordered ordered(kernels, id, x.quantized);
-                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
-                const GuardedBytes laid_out(strips_of(id, kernels.lanes, strips, k, w));
-                std::vector<float> y(static_cast<size_t>(rows * n), NAN), pieces(y);
-                kernels[id](laid_out.data(), f.row_bytes(k), 0, strips, ordered.x, y.data(), n);
-                check_products(x, w, n, y);
-                // Neither the range of strips nor the number of rows matters.
-                for (int64_t i = 0; i < strips; ++i)
-                    for (int64_t r = 0; r < rows; ++r)
-                        kernels[id](laid_out.data(), f.row_bytes(k), i, i + 1, ordered.x.part(r, 1),
-                                    pieces.data() + r * n, n);
-                CHECK(y == pieces);
-            }
+            for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11})
+                check_whole_and_pieces(table, kernels, id, 3, blocks * format_info(id).block_size, rows, rng);
     });
 }
 
-TEST_CASE("strips of any length give what they give one by one") {
-    // The longer strips are, the fewer of them are met side by side, and the less is asked for ahead.
+TEST_CASE("strips of any length are multiplied side by side as one by one") {
+    // The longer they are, the fewer are met side by side, and the less is asked for ahead.
     for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
         Rng rng(47);
-        const FormatInfo& f = format_info(id);
-        if (f.block_size == 256) return;  // the other formats are read side by side
+        if (format_info(id).block_size == 256) return;  // the other formats are read side by side
         for (int64_t k : {2048, 4096, 12288})
-            for (int64_t rows : {1, 2}) {
-                const int64_t strips = 5, n = strips * kernels.lanes;
-                const Input x(table, id, rows, k, rng);
-                const Ordered ordered(kernels, id, x.quantized);
-                const std::vector<uint8_t> w = random_rows(id, n, k, rng);
-                const GuardedBytes laid_out(strips_of(id, kernels.lanes, strips, k, w));
-                std::vector<float> y(static_cast<size_t>(rows * n), NAN), pieces(y);
-                kernels[id](laid_out.data(), f.row_bytes(k), 0, strips, ordered.x, y.data(), n);
-                check_products(x, w, n, y);
-                for (int64_t i = 0; i < strips; ++i)
-                    kernels[id](laid_out.data(), f.row_bytes(k), i, i + 1, ordered.x, pieces.data(), n);
-                CHECK(y == pieces);
-            }
+            for (int64_t rows : {1, 2}) check_whole_and_pieces(table, kernels, id, 5, k, rows, rng);
     });
 }
 
