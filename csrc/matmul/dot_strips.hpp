@@ -138,7 +138,8 @@ constexpr int by_parts_from(FormatId id) {
 }
 // Activation rows that one of these takes at most.
 constexpr int few_rows(FormatId id) {
-    return id == FormatId::Q4_K || id == FormatId::IQ4_XS ? 8 : 6;
+    using enum FormatId;
+    return id == Q4_K || id == IQ4_XS ? 8 : id == Q3_K ? 4 : 6;
 }
 template <class V, FormatId id, int kRows>
 using ChosenWordsDot = typename Choose<(kRows >= by_parts_from(id)), StripPartsDot<V, id, kRows>,
