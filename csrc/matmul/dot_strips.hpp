@@ -126,23 +126,35 @@ struct StripDot : StripRows<V, id, kRows> {
     }
 };
 
-// Where products of pairs are int16 other ways are faster: dot_strip_words.hpp or, from this many activation
-// rows on, dot_strip_parts.hpp (measured on Zen 3).
-constexpr int by_parts_from(FormatId id) {
-    using enum FormatId;
-    if (id == Q3_K) return 2;
-    if (id == Q2_K) return 3;
-    if (id == TQ2_0) return 4;
-    if (id == Q4_K) return 5;
-    return id == Q5_K || id == Q6_K || id == IQ4_XS ? 1 : 9;
-}
-// Activation rows that one of these takes at most.
-constexpr int few_rows(FormatId id) {
-    using enum FormatId;
-    return id == Q4_K || id == IQ4_XS ? 8 : id == Q3_K ? 4 : 6;
+// Where products of pairs are int16, which code serves how many activation rows (measured on Zen 3): one row
+// and more dot_strip_words.hpp; `by_parts` and more dot_strip_parts.hpp; more than `few` StripBlockDot, or,
+// unless `unpacks`, several passes over the strip.
+struct RowsAtOnce {
+    int by_parts, few;
+    bool unpacks;  // which pays where that takes many instructions
+};
+constexpr RowsAtOnce rows_at_once(FormatId id) {
+    switch (id) {
+        using enum FormatId;
+        case Q2_K:
+            return {3, 6, false};
+        case Q3_K:
+            return {2, 4, true};
+        case Q4_K:
+            return {5, 8, false};
+        case Q5_K:
+        case Q6_K:
+            return {1, 6, true};
+        case IQ4_XS:
+            return {1, 8, false};
+        case TQ2_0:
+            return {4, 6, false};
+        default:
+            return {7, 6, false};  // no parts that lie alike
+    }
 }
 template <class V, FormatId id, int kRows>
-using ChosenWordsDot = typename Choose<(kRows >= by_parts_from(id)), StripPartsDot<V, id, kRows>,
+using ChosenWordsDot = typename Choose<(kRows >= rows_at_once(id).by_parts), StripPartsDot<V, id, kRows>,
                                        StripWordsDot<V, id, kRows>>::Type;
 template <class V, FormatId id, int kRows>
 using ChosenStripDot =
@@ -201,18 +213,17 @@ void matmul_strips(const uint8_t* strips, int64_t row_bytes, int64_t begin, int6
     };
     if constexpr (V::kSumsWords) {
         // As many rows at a time as there are kernels for, evenly parted.
-        constexpr bool kBlocks = V::unpacks_first(id);
-        constexpr int kFew = few_rows(id);
-        constexpr int kMost = kBlocks ? kUnpackedRows : kFew;
+        constexpr RowsAtOnce kAtOnce = rows_at_once(id);
+        constexpr int kMost = kAtOnce.unpacks ? kUnpackedRows : kAtOnce.few;
         for (int64_t passes = (x.rows + kMost - 1) / kMost; passes > 0; --passes) {
             const int64_t rows = (x.rows - r + passes - 1) / passes;
-            if constexpr (kBlocks)
-                if (rows > kFew) {
+            if constexpr (kAtOnce.unpacks)
+                if (rows > kAtOnce.few) {
                     strips_by_block<V, id>(range, x, r, static_cast<int>(rows), y, ldy);
                     r += rows;
                     continue;
                 }
-            unroll<kFew>([&](auto i) BQ_INLINE_LAMBDA {
+            unroll<kAtOnce.few>([&](auto i) BQ_INLINE_LAMBDA {
                 if (rows == i + 1) pass(Index<decltype(i)::value + 1>{});
             });
         }

@@ -19,11 +19,6 @@ struct StripAvx2 {
     static constexpr int kLanes = 8;
     static constexpr bool kRaised = false, kLeavesPlaces = false;
     static constexpr bool kSumsWords = true;
-    // Where unpacking takes many instructions.
-    static constexpr bool unpacks_first(FormatId id) {
-        using enum FormatId;
-        return id == Q3_K || id == Q5_K || id == Q6_K;
-    }
     static constexpr bool outruns_memory(FormatId) { return false; }
 
     static BQ_INLINE Bytes load(const uint8_t* p) { return Avx2::load(p); }

@@ -12,7 +12,6 @@
 //   dots                   kSteps vectors of weights 0..kTop with 4 * kSteps activations, added on
 //   dot_pair               two words of 16 bits with two sums, added on
 //   kSumsWords             two products make an int16, and dot_strip_words.hpp is used
-//   unpacks_first          formats that this unpacks to memory for more than four activation rows
 //   kLeavesPlaces          dots takes any weights in eight bits
 //   outruns_memory         unpacking is so fast that memory binds a few activation rows by far
 #pragma once
