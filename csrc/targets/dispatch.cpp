@@ -48,7 +48,8 @@ struct Tables {
 #endif
 #if defined(BQ_HAVE_NEON)
         add(cpu.neon, {fill_neon, fill_neon_matmul, fill_neon_encode});
-        add(cpu.neon && cpu.dotprod, {fill_neon_dotprod, fill_neon_dotprod_matmul, fill_neon_dotprod_encode});
+        add(cpu.neon && cpu.dotprod,
+            {fill_neon, fill_neon_dotprod, fill_neon_dotprod_matmul, fill_neon_encode});
 #if defined(BQ_HAVE_I8MM)
         if (cpu.neon && cpu.dotprod && cpu.i8mm) fill_i8mm_matmul(tables.back());
 #endif

@@ -29,10 +29,10 @@ void fill_avx512_bf16_matmul(KernelTable& table);
 void fill_neon(KernelTable& table);
 void fill_neon_matmul(KernelTable& table);
 void fill_neon_encode(KernelTable& table);
+// After those of neon.
 void fill_neon_dotprod(KernelTable& table);
 void fill_neon_dotprod_matmul(KernelTable& table);
-void fill_neon_dotprod_encode(KernelTable& table);
-// On top of those.
+// After those of neon_dotprod.
 void fill_i8mm_matmul(KernelTable& table);
 
 }  // namespace bq

@@ -103,7 +103,7 @@ std::vector<const KernelTable*> matmul_kernels() {
     if (has_table("neon_dotprod")) {  // filling a table runs code of the set
         static const KernelTable plain = [] {
             KernelTable table;
-            fill_neon_dotprod(table);
+            fill_neon(table);
             fill_neon_dotprod_matmul(table);
             table.isa = "neon_dotprod without extensions";
             return table;
