@@ -1,5 +1,6 @@
 #include "kernel_tables.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
@@ -53,6 +54,16 @@ const KernelTable* emulated_avx_vnni() {
     return has_table("avx2") ? &table : nullptr;
 }
 #endif
+
+// The tables that are not the same as one before.
+template <class Same>
+std::vector<const KernelTable*> different(const std::vector<const KernelTable*>& tables, Same&& same) {
+    std::vector<const KernelTable*> kept;
+    for (const KernelTable* table : tables)
+        if (std::none_of(kept.begin(), kept.end(), [&](const KernelTable* k) { return same(k, table); }))
+            kept.push_back(table);
+    return kept;
+}
 
 }  // namespace
 
@@ -112,6 +123,24 @@ std::vector<const KernelTable*> matmul_kernels() {
     }
 #endif
     return tables;
+}
+
+std::vector<const KernelTable*> product_kernels(FormatId id) {
+    const auto same = [id](const KernelTable* a, const KernelTable* b) {
+        const FormatKernels &f = (*a)[id], &g = (*b)[id];
+        return f.matmul_i8 == g.matmul_i8 && f.matmul_panels == g.matmul_panels &&
+               f.matmul_f32 == g.matmul_f32 && f.matmul_float_panels == g.matmul_float_panels &&
+               f.matmul_bf16 == g.matmul_bf16 && f.matmul_bf16_panels == g.matmul_bf16_panels;
+    };
+    return different(matmul_kernels(), same);
+}
+
+std::vector<const KernelTable*> encoder_kernels(FormatId id) {
+    std::vector<const KernelTable*> tables = runnable_kernels();
+    std::erase_if(tables, [id](const KernelTable* t) { return (*t)[id].encode == reference_encoder(id); });
+    return different(tables, [id](const KernelTable* a, const KernelTable* b) {
+        return (*a)[id].encode == (*b)[id].encode && (*a)[id].encode_if_finite == (*b)[id].encode_if_finite;
+    });
 }
 
 std::vector<StripTable> strip_tables() {

@@ -16,6 +16,10 @@ std::vector<const KernelTable*> runnable_kernels();
 // And those of an instruction set as they are on a CPU without the extensions that replace some of its
 // products.
 std::vector<const KernelTable*> matmul_kernels();
+// Of these the ones with products of a format, or an encoder, that no table before has: instruction sets
+// share many. The reference's encoder does not count.
+std::vector<const KernelTable*> product_kernels(FormatId id);
+std::vector<const KernelTable*> encoder_kernels(FormatId id);
 
 // The kernels of strips with the table of the same instruction set.
 struct StripTable {

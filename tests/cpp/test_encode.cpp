@@ -220,18 +220,20 @@ TEST_CASE("bytes are ggml's, on every kind of row") {
 #include "encode_hashes.inc"
     };
     const Inputs inputs;
-    for (const KernelTable* table : test::runnable_kernels())
-        for (const FormatInfo& f : all_formats()) {
-            CAPTURE(std::string(table->isa));
-            CAPTURE(std::string(f.name));
-            const auto* h = std::find_if(std::begin(kHashes), std::end(kHashes),
-                                         [&](const Hashes& hashes) { return hashes.id == f.id; });
-            REQUIRE(h != std::end(kHashes));
-            const std::vector<float> x = has_grid(f.id) ? without_overflow(inputs.x) : inputs.x;
-            const EncodeRow row = (*table)[f.id].encode;
+    for (const FormatInfo& f : all_formats()) {
+        CAPTURE(std::string(f.name));
+        const auto* h = std::find_if(std::begin(kHashes), std::end(kHashes),
+                                     [&](const Hashes& hashes) { return hashes.id == f.id; });
+        REQUIRE(h != std::end(kHashes));
+        const std::vector<float> x = has_grid(f.id) ? without_overflow(inputs.x) : inputs.x;
+        const auto check = [&](const char* isa, EncodeRow row) {
+            CAPTURE(std::string(isa));
             if (!f.needs_imatrix) CHECK(fnv1a(encode_by(row, f, x, kColumns, nullptr)) == h->plain);
             CHECK(fnv1a(encode_by(row, f, x, kColumns, inputs.imatrix.data())) == h->imatrix);
-        }
+        };
+        check("reference", reference_encoder(f.id));
+        for (const KernelTable* table : test::encoder_kernels(f.id)) check(table->isa, (*table)[f.id].encode);
+    }
 }
 
 TEST_CASE("every format has an encoder") {
