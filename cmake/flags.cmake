@@ -16,9 +16,8 @@ if(BQ_SANITIZE)
   target_link_options(bq_flags INTERFACE -fsanitize=address,undefined)
 endif()
 
-# What the kernels' files get besides. With sanitizers, optimised and with forced inlining, they would take minutes
-# and gigabytes to compile. Two checks that make a quarter of their code are left out: a null pointer that is used
-# ends the run anyway, and so does, in the end, a pointer that wraps.
+# What the kernels' files get besides: with sanitizers, optimised and with forced inlining, they would take minutes
+# and gigabytes to compile.
 add_library(bq_kernel_flags INTERFACE)
 target_link_libraries(bq_kernel_flags INTERFACE bq_flags)
 if(BQ_SANITIZE OR NOT BQ_FORCED_INLINING)
@@ -26,7 +25,4 @@ if(BQ_SANITIZE OR NOT BQ_FORCED_INLINING)
 endif()
 if(BQ_SANITIZE)
   target_compile_options(bq_kernel_flags INTERFACE -O0 -g1)
-  add_library(bq_fewer_checks INTERFACE)  # a library, to come after bq_flags
-  target_compile_options(bq_fewer_checks INTERFACE -fno-sanitize=null,pointer-overflow)
-  target_link_libraries(bq_kernel_flags INTERFACE bq_fewer_checks)
 endif()

@@ -229,7 +229,7 @@ TEST_CASE("encoders of every instruction set give the reference's bytes on every
     for (FormatId id : encoded_formats()) {
         const FormatInfo& f = format_info(id);
         CAPTURE(std::string(f.name));
-        const int64_t k = 1024;
+        const int64_t k = 2048;
         Rng rng(static_cast<uint64_t>(id) + 77);
         for (int kind = 0; kind < kKinds; ++kind) {
             CAPTURE(kind);
