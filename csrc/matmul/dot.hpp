@@ -176,7 +176,8 @@ template <class S, FormatId id>
 void matmul_i8(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end, const Activations& x,
                float* y, int64_t ldy) {
     // Where little is to be unpacked, memory binds, which serves fewer streams better.
-    each_row_group<kRowTile, id == FormatId::Q8_0 ? 2 : 4, 2>(
+    constexpr int kWithOne = S::kOneWeightRow ? 1 : id == FormatId::Q8_0 ? 2 : 4;
+    each_row_group<kRowTile, kWithOne, S::kOneWeightRow ? 1 : 2>(
         w, w_row_bytes, begin, end, x.rows,
         [&](const uint8_t* row, auto weights, auto rows, int64_t r, int64_t n) BQ_INLINE_LAMBDA {
             RowDot<S, id, decltype(rows)::value, decltype(weights)::value>(x, r).row(row, w_row_bytes, x.k,

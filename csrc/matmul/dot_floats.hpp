@@ -18,6 +18,7 @@ struct FloatOperands {
     using Sum = typename S::Wide;
     static constexpr int kStep = S::kWide, kBytes = id == FormatId::F32 ? 4 : 2;
     static constexpr bool kManyRegisters = S::kWide == 16;
+    static constexpr bool kInParts = !kManyRegisters && !S::kOneWeightRow;
     static BQ_INLINE Values weights(const uint8_t* p) { return load_floats<S, id>(p); }
     static BQ_INLINE Values inputs(const float* p) { return S::load_f32(p); }
     static BQ_INLINE Sum zero() { return S::wide_zero(); }
@@ -357,10 +358,9 @@ template <class S, FormatId id>
 void matmul_floats(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
                    const FloatRows<float>& x, float* y, int64_t ldy) {
     using O = FloatOperands<S, id>;
-    if (O::kManyRegisters || x.rows <= kStraightRows<O>)
-        multiply_floats<O>(w, w_row_bytes, begin, end, x, y, ldy);
-    else
-        multiply_float_parts<O>(w, w_row_bytes, begin, end, x, y, ldy);
+    if constexpr (O::kInParts)
+        if (x.rows > kStraightRows<O>) return multiply_float_parts<O>(w, w_row_bytes, begin, end, x, y, ldy);
+    multiply_floats<O>(w, w_row_bytes, begin, end, x, y, ldy);
 }
 
 }  // namespace

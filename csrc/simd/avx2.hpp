@@ -17,6 +17,7 @@ struct Avx2 {
     using Floats = __m256;
     static constexpr int kWide = 8;
     using Wide = __m256;
+    static constexpr bool kOneWeightRow = false;
 
     template <int kCount, class Body>
     static BQ_INLINE void repeat(Body&& body) {

@@ -38,11 +38,10 @@ BQ_INLINE void keep_in_memory([[maybe_unused]] T (&values)[N]) {
 
 // The compiler must have this vector or number in a register: gcc would rather load a vector anew for each
 // product, or the parts of a number one by one, and loads would bind; and sums of which it knows all terms it
-// adds up as a tree, terms first, and runs out of registers. (Vectors of the scalar vocabulary are in
-// memory.)
+// adds up as a tree, terms first, and runs out of registers. (Without AVX, vectors may need two.)
 template <class T>
 BQ_INLINE void keep_in_register([[maybe_unused]] T& vector) {
-#if defined(__GNUC__) && defined(__x86_64__)
+#if defined(__GNUC__) && defined(__AVX__)
     if constexpr (!__is_class(T)) __asm__("" : "+x"(vector));
 #endif
 }

@@ -24,6 +24,7 @@ struct Neon {
     };
     static constexpr int kWide = 8;
     using Wide = Floats;
+    static constexpr bool kOneWeightRow = false;
 
     template <int kCount, class Body>
     static BQ_INLINE void repeat(Body&& body) {

@@ -1,4 +1,4 @@
-// The vocabulary in plain C++, and the description of each operation.
+// The vocabulary for any CPU, and the description of each operation.
 //
 //   Bytes   32 bytes, signed or not: one chunk of 32 consecutive elements, or of activations
 //   Ints    8 int32 partial sums of a chunk: the first four belong to its elements 0-15, the others to 16-31
@@ -8,23 +8,25 @@
 
 #include "formats/half.hpp"
 #include "formats/microscaling.hpp"
-#include "simd/common.hpp"
+#include "simd/vector.hpp"
 
 namespace bq {
 namespace {
 
 struct Scalar {
-    struct Bytes {
-        uint8_t v[32];
-    };
-    struct Ints {
-        int32_t v[8];
-    };
-    struct Floats {
-        float v[8];
-    };
+    using Bytes = Vector<uint8_t, 32>;
+    using Ints = Vector<int32_t, 8>;
+    using Floats = Vector<float, 8>;
     static constexpr int kWide = 8;
     using Wide = Floats;
+    // Vectors within the operations.
+    using Words = Vector<uint32_t, 8>;
+    using Halves = Vector<uint16_t, 16>;
+    using SignedHalves = Vector<int16_t, 16>;
+
+    // Whether rows of blocks meet activations one at a time, and rows of floats without parts: the rest
+    // brings something where loads or memory bind.
+    static constexpr bool kOneWeightRow = true;
 
     // body(i) for i from 0 to kCount - 1. Vocabularies of vectors unroll it, so that `i` is a constant.
     template <int kCount, class Body>
@@ -33,180 +35,144 @@ struct Scalar {
     }
 
     // ---- bytes
-    static inline Bytes load(const void* p) {
-        Bytes r;
-        memcpy(r.v, p, 32);
-        return r;
-    }
-    static inline Bytes splat(int value) {
-        Bytes r;
-        for (uint8_t& b : r.v) b = static_cast<uint8_t>(value);
-        return r;
-    }
+    static inline Bytes load(const void* p) { return load_vector<Bytes>(p); }
+    static inline Bytes splat(int value) { return splat_vector<Bytes>(static_cast<uint8_t>(value)); }
     // 16 bytes: their low nibbles, then their high nibbles.
     static inline Bytes load_nibbles(const uint8_t* p) {
-        Bytes r;
-        for (int i = 0; i < 16; ++i) r.v[i] = p[i] & 15;
-        for (int i = 0; i < 16; ++i) r.v[i + 16] = p[i] >> 4;
-        return r;
+        uint8_t twice[32];
+        for (int i = 0; i < 16; ++i) twice[i] = p[i] & 15;
+        for (int i = 0; i < 16; ++i) twice[i + 16] = p[i] >> 4;
+        return load(twice);
     }
     // The byte is `value` where the bit is set, else 0.
-    static inline Bytes bits(uint32_t set, int value) {
-        Bytes r;
-        for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>((set >> i & 1) * value);
-        return r;
-    }
+    static inline Bytes bits(uint32_t set, int value) { return bit_mask(set) & splat(value); }
     // The bits from .. from + count - 1 of each byte, moved to bit `to`, all others 0.
     static inline Bytes field(Bytes a, int from, int count, int to) {
-        for (uint8_t& b : a.v) b = static_cast<uint8_t>((b >> from & ((1 << count) - 1)) << to);
-        return a;
+        const uint32_t mask = (1u << count) - 1;
+        const Words moved = (vector_as<Words>(a) >> from & splat_vector<Words>(mask * kOneInEachByteOfWord))
+                            << to;
+        return vector_as<Bytes>(moved);
     }
-    static inline Bytes bit_or(Bytes a, Bytes b) {
-        for (int i = 0; i < 32; ++i) a.v[i] |= b.v[i];
-        return a;
-    }
-    static inline Bytes sub(Bytes a, Bytes b) {
-        for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint8_t>(a.v[i] - b.v[i]);
-        return a;
-    }
+    static inline Bytes bit_or(Bytes a, Bytes b) { return a | b; }
+    static inline Bytes sub(Bytes a, Bytes b) { return a - b; }
     // table[i] for each byte i, which is below 16.
     static inline Bytes lookup(const int8_t table[16], Bytes i) {
-        for (uint8_t& b : i.v) b = static_cast<uint8_t>(table[b]);
-        return i;
+        uint8_t bytes[32];
+        store_vector(bytes, i);
+        for (uint8_t& b : bytes) b = static_cast<uint8_t>(table[b]);
+        return load(bytes);
     }
 
     // All ones in the bytes whose bit is set.
-    static inline Bytes bit_mask(uint32_t set) { return bits(set, 255); }
+    static inline Bytes bit_mask(uint32_t set) {
+        // Each byte of `set` eight times, of which one bit stays; 127 more carry it to the highest.
+        uint64_t masks[4];
+        for (int i = 0; i < 4; ++i) {
+            const uint64_t bits = (set >> 8 * i & 255) * kOneInEachByteOfEight & 0x8040201008040201ull;
+            masks[i] = ((bits + 0x7f7f7f7f7f7f7f7full) >> 7 & kOneInEachByteOfEight) * 255;
+        }
+        return load(masks);
+    }
     // 16 bytes: of each eight their low nibbles, then their high nibbles.
     static inline Bytes load_nibbles_of_eights(const uint8_t* p) {
-        Bytes r;
-        for (int i = 0; i < 32; ++i) r.v[i] = p[i / 16 * 8 + i % 8] >> (i & 8) / 2 & 15;
-        return r;
+        uint64_t eights[4];
+        for (int i = 0; i < 4; ++i)
+            eights[i] = load_as<uint64_t>(p + i / 2 * 8) >> 4 * (i % 2) & 0x0f0f0f0f0f0f0f0full;
+        return load(eights);
     }
     // The four points of eight bytes, or eight points of four bytes, with these indices.
     template <int kElements, class... Indices>
     static inline Bytes load_points(const int8_t (*table)[kElements], Indices... index) {
         static_assert(kElements * sizeof...(index) == 32);
         const int at[] = {static_cast<int>(index)...};
-        Bytes r;
-        for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>(table[at[i / kElements]][i % kElements]);
-        return r;
+        uint8_t bytes[32];
+        for (size_t i = 0; i < sizeof...(index); ++i)
+            memcpy(bytes + kElements * i, table[at[i]], static_cast<size_t>(kElements));
+        return load(bytes);
     }
     // 0 - a in the bytes whose mask is all ones, a where it is zero.
-    static inline Bytes negate(Bytes a, Bytes mask) {
-        for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint8_t>((a.v[i] ^ mask.v[i]) - mask.v[i]);
-        return a;
-    }
+    static inline Bytes negate(Bytes a, Bytes mask) { return (a ^ mask) - mask; }
     // 8 bytes as 32 pairs of bits, the first in the low bits of p[0].
     static inline Bytes load_pairs(const uint8_t* p) {
-        Bytes r;
-        for (int i = 0; i < 32; ++i) r.v[i] = p[i / 4] >> 2 * (i % 4) & 3;
-        return r;
+        uint32_t four[8];
+        for (int i = 0; i < 8; ++i) {
+            const uint32_t two = p[i] | uint32_t{p[i]} << 6;
+            four[i] = (two | two << 12) & 0x03030303u;
+        }
+        return load(four);
     }
     // The first digit to base 3 of the fraction (a * power mod 256) / 256.
     static inline Bytes trits(Bytes a, Bytes power) {
-        for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint8_t>((a.v[i] * power.v[i] & 255) * 3 >> 8);
-        return a;
+        const Halves low = splat_vector<Halves>(uint16_t{255}), three = splat_vector<Halves>(uint16_t{3});
+        const Halves x = vector_as<Halves>(a), y = vector_as<Halves>(power);
+        const Halves even = ((x * y) & low) * three >> 8;
+        const Halves odd = (((x >> 8) * (y >> 8)) & low) * three >> 8 << 8;
+        return vector_as<Bytes>(even | odd);
     }
 
     // ---- dot products, exact in int32: neither overflows nor saturates
     // w in 0..127 with a in -127..127.
     static inline Ints dot_unsigned(Bytes w, Bytes a) { return dot_signed(w, a); }
-    // w in -128..127 with a in -127..127.
+    // w in -128..127 with a in -127..127. Two products fit 16 bits.
     static inline Ints dot_signed(Bytes w, Bytes a) {
-        Ints r;
-        for (int i = 0; i < 8; ++i) {
-            int sum = 0;
-            for (int j = 0; j < 4; ++j)
-                sum += static_cast<int8_t>(w.v[4 * i + j]) * static_cast<int8_t>(a.v[4 * i + j]);
-            r.v[i] = sum;
-        }
-        return r;
+        const SignedHalves x = vector_as<SignedHalves>(w), y = vector_as<SignedHalves>(a);
+        const SignedHalves even_x = vector_as<SignedHalves>(vector_as<Halves>(w) << 8) >> 8;
+        const SignedHalves even_y = vector_as<SignedHalves>(vector_as<Halves>(a) << 8) >> 8;
+        const SignedHalves pairs = even_x * even_y + (x >> 8) * (y >> 8);
+        const Ints low = vector_as<Ints>(vector_as<Words>(pairs) << 16) >> 16;
+        return low + (vector_as<Ints>(pairs) >> 16);
     }
-    static inline Floats to_floats(Ints a) {
-        Floats r;
-        for (int i = 0; i < 8; ++i) r.v[i] = static_cast<float>(a.v[i]);
-        return r;
-    }
+    static inline Floats to_floats(Ints a) { return convert_each<float, 8>(a); }
 
     // ---- eight floats
-    static inline Floats zero() { return Floats{}; }
-    static inline Floats splat8(float value) {
-        Floats r;
-        for (float& f : r.v) f = value;
-        return r;
-    }
-    static inline Floats load8(const float* p) {
-        Floats r;
-        memcpy(r.v, p, sizeof r.v);
-        return r;
-    }
-    static inline void store8(float* p, Floats a) { memcpy(p, a.v, sizeof a.v); }
+    static inline Floats zero() { return splat8(0.0f); }
+    static inline Floats splat8(float value) { return splat_vector<Floats>(value); }
+    static inline Floats load8(const float* p) { return load_vector<Floats>(p); }
+    static inline void store8(float* p, Floats a) { store_vector(p, a); }
     // p[0] four times, then p[1] four times: the scales of the two halves of a chunk.
     static inline Floats load_pair(const float* p) {
-        return {p[0], p[0], p[0], p[0], p[1], p[1], p[1], p[1]};
+        return Floats{p[0], p[0], p[0], p[0], p[1], p[1], p[1], p[1]};
     }
-    static inline Floats mul(Floats a, Floats b) {
-        for (int i = 0; i < 8; ++i) a.v[i] *= b.v[i];
-        return a;
-    }
-    static inline Floats add(Floats a, Floats b) {
-        for (int i = 0; i < 8; ++i) a.v[i] += b.v[i];
-        return a;
-    }
-    static inline Floats sub(Floats a, Floats b) {
-        for (int i = 0; i < 8; ++i) a.v[i] -= b.v[i];
-        return a;
-    }
+    static inline Floats mul(Floats a, Floats b) { return a * b; }
+    static inline Floats add(Floats a, Floats b) { return a + b; }
+    static inline Floats sub(Floats a, Floats b) { return a - b; }
     // a * b + c and c - a * b, fused where the instruction set does.
-    static inline Floats mul_add(Floats a, Floats b, Floats c) { return add(mul(a, b), c); }
-    static inline Floats mul_sub_from(Floats a, Floats b, Floats c) { return sub(c, mul(a, b)); }
+    static inline Floats mul_add(Floats a, Floats b, Floats c) { return a * b + c; }
+    static inline Floats mul_sub_from(Floats a, Floats b, Floats c) { return c - a * b; }
     static inline float sum(Floats a) {
-        return ((a.v[0] + a.v[4]) + (a.v[2] + a.v[6])) + ((a.v[1] + a.v[5]) + (a.v[3] + a.v[7]));
+        return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
     }
     // Each of the first (last) four floats twice.
     static inline Floats double_low(Floats a) {
-        return {a.v[0], a.v[0], a.v[1], a.v[1], a.v[2], a.v[2], a.v[3], a.v[3]};
+        return Floats{a[0], a[0], a[1], a[1], a[2], a[2], a[3], a[3]};
     }
     static inline Floats double_high(Floats a) {
-        return {a.v[4], a.v[4], a.v[5], a.v[5], a.v[6], a.v[6], a.v[7], a.v[7]};
+        return Floats{a[4], a[4], a[5], a[5], a[6], a[6], a[7], a[7]};
     }
     // Eight integers, the first in the low byte.
-    static inline Floats from_u8(uint64_t bytes) {
-        Floats r;
-        for (int i = 0; i < 8; ++i) r.v[i] = static_cast<float>(bytes >> 8 * i & 255);
-        return r;
-    }
-    static inline Floats from_i8(uint64_t bytes) {
-        Floats r;
-        for (int i = 0; i < 8; ++i) r.v[i] = static_cast<float>(static_cast<int8_t>(bytes >> 8 * i & 255));
-        return r;
-    }
+    static inline Floats from_u8(uint64_t bytes) { return convert_each<float, 8>(ints_of<uint8_t>(bytes)); }
+    static inline Floats from_i8(uint64_t bytes) { return convert_each<float, 8>(ints_of<int8_t>(bytes)); }
     // Eight scales of the 4-bit floats, the first in the low byte (formats/microscaling.hpp).
     static inline Floats halves_of_e8m0(uint64_t bytes) {
-        Floats r;
-        for (int i = 0; i < 8; ++i) r.v[i] = fp4::half_of_e8m0(static_cast<uint8_t>(bytes >> 8 * i));
-        return r;
+        const Words e = vector_as<Words>(ints_of<uint8_t>(bytes)), one = splat_vector<Words>(1u);
+        const Words small = (e + one) << 21, is_small = where_negative(e - one - one);
+        return vector_as<Floats>(select(is_small, small, (e - one) << 23));
     }
     static inline Floats halves_of_ue4m3(uint64_t bytes) {
-        Floats r;
-        for (int i = 0; i < 8; ++i) r.v[i] = fp4::half_of_ue4m3(static_cast<uint8_t>(bytes >> 8 * i));
-        return r;
+        const Words e = vector_as<Words>(ints_of<uint8_t>(bytes)), nan = splat_vector<Words>(0x7fu);
+        const Words is_number = where_negative(splat_vector<Words>(0u) - (e ^ nan));
+        return vector_as<Floats>((e & nan & is_number) << 20) * splat8(0x1p119f);
     }
     static inline float f16(const uint8_t* p) { return f16_to_f32(load_as<uint16_t>(p)); }
     // kCount float16 numbers, `stride` bytes apart, then zeros.
     template <int kCount>
     static inline Floats gather_f16(const uint8_t* p, int64_t stride) {
-        Floats r{};
-        for (int i = 0; i < kCount; ++i) r.v[i] = f16(p + i * stride);
-        return r;
+        uint16_t halves[8] = {};
+        for (int i = 0; i < kCount; ++i) halves[i] = load_as<uint16_t>(p + i * stride);
+        return load_f16(reinterpret_cast<const uint8_t*>(halves));
     }
 
-    static inline Bytes as_bytes(Floats a) {
-        Bytes r;
-        memcpy(r.v, a.v, sizeof r.v);
-        return r;
-    }
+    static inline Bytes as_bytes(Floats a) { return vector_as<Bytes>(a); }
     // The lines of an 8 x 8 matrix of 32-bit words, given its columns: line i at out + i * stride, the first
     // `count`.
     static inline void transpose(const Bytes (&columns)[8], uint8_t* out, int64_t stride, int count) {
@@ -216,36 +182,35 @@ struct Scalar {
     }
 
     // ---- decoded values
-    static inline Wide wide_zero() { return Floats{}; }
+    static inline Wide wide_zero() { return zero(); }
     static inline Wide wide_splat(float value) { return splat8(value); }
     // The signed bytes i * kWide and following as floats.
-    static inline Wide widen(Bytes a, int i) {
-        Wide r;
-        for (int j = 0; j < 8; ++j) r.v[j] = static_cast<float>(static_cast<int8_t>(a.v[8 * i + j]));
-        return r;
+    static inline Wide widen(Bytes a, int i) { return from_i8(vector_as<Vector<uint64_t, 4>>(a)[i]); }
+    static inline Wide load_f32(const void* p) { return load_vector<Wide>(p); }
+    // As f16_to_f32.
+    static inline Wide load_f16(const uint8_t* p) {
+        const Words bits = words_of_halves(p), magnitude = bits & splat_vector<Words>(0x7fffu);
+        const Words has_no_end = where_negative(splat_vector<Words>(0x7bffu) - magnitude);
+        const Words normal = ((magnitude << 13) + splat_vector<Words>(112u << 23)) |
+                             (has_no_end & splat_vector<Words>(0x7f800000u));
+        const Words subnormal =
+            vector_as<Words>(convert_each<float, 8>(vector_as<Ints>(magnitude)) * splat8(0x1p-24f));
+        const Words is_subnormal = where_negative(magnitude - splat_vector<Words>(0x400u));
+        return vector_as<Wide>(select(is_subnormal, subnormal, normal) | (bits & splat_vector<Words>(0x8000u))
+                                                                             << 16);
     }
-    static inline Wide load_f32(const void* p) {
-        Wide r;
-        memcpy(r.v, p, sizeof r.v);
-        return r;
-    }
-    static inline Wide load_f16(const uint8_t* p) { return gather_f16<8>(p, 2); }
-    static inline Wide load_bf16(const uint8_t* p) {
-        Wide r;
-        for (int i = 0; i < 8; ++i) r.v[i] = bf16_to_f32(load_as<uint16_t>(p + 2 * i));
-        return r;
-    }
-    static inline void store_f32(float* p, Wide a) { memcpy(p, a.v, sizeof a.v); }
+    static inline Wide load_bf16(const uint8_t* p) { return vector_as<Wide>(words_of_halves(p) << 16); }
+    static inline void store_f32(float* p, Wide a) { store_vector(p, a); }
     // Both round to nearest, ties to even.
     static inline void store_f16(uint16_t* p, Wide a) {
-        for (int i = 0; i < 8; ++i) p[i] = f32_to_f16(a.v[i]);
+        for (int i = 0; i < 8; ++i) p[i] = f32_to_f16(a[i]);
     }
     static inline void store_f16(uint16_t* p, Wide a, Wide b) {
         store_f16(p, a);
         store_f16(p + kWide, b);
     }
     static inline void store_bf16(uint16_t* p, Wide a) {
-        for (int i = 0; i < 8; ++i) p[i] = f32_to_bf16(a.v[i]);
+        for (int i = 0; i < 8; ++i) p[i] = f32_to_bf16(a[i]);
     }
     // Two vectors without signalling NaNs.
     // Where the NaNs are those that plain_nans leaves or the processor makes, no rounding turns them into
@@ -292,6 +257,22 @@ struct Scalar {
         }
         return sums;
     }
+
+  private:
+    static constexpr uint32_t kOneInEachByteOfWord = 0x01010101u;
+    static constexpr uint64_t kOneInEachByteOfEight = 0x0101010101010101ull;
+
+    // Eight integers of type T, the first in the low byte.
+    template <class T>
+    static inline Ints ints_of(uint64_t bytes) {
+        return convert_each<int32_t, 8>(load_vector<Vector<T, 8>>(&bytes));
+    }
+    static inline Words words_of_halves(const uint8_t* p) {
+        return convert_each<uint32_t, 8>(load_vector<Vector<uint16_t, 8>>(p));
+    }
+    // All ones where the word, with a sign, is negative.
+    static inline Words where_negative(Words a) { return vector_as<Words>(vector_as<Ints>(a) >> 31); }
+    static inline Words select(Words mask, Words a, Words b) { return b ^ ((a ^ b) & mask); }
 };
 
 }  // namespace

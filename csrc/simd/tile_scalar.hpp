@@ -1,5 +1,5 @@
-// What the product of many rows (csrc/matmul/gemm.hpp) needs, in plain C++: the reference of the other
-// tile_*.hpp.
+// What the product of many rows (csrc/matmul/gemm.hpp) needs, on any CPU, and the description of each
+// operation.
 //   kLanes          weight rows side by side in a vector
 //   kRows           activation rows of a tile
 //   kFloatRows      the same with float activations
@@ -43,58 +43,29 @@ struct TileScalar {
     static constexpr int kLargestWeight = 127;
     static constexpr bool kSignedWeights = true;
     static constexpr bool kIntegerBlocks = false, kIntegerScales = false;
-    struct Ints {
-        int32_t v[kLanes];
-    };
-    struct Floats {
-        float v[kLanes];
-    };
+    using Ints = Scalar::Ints;
+    using Floats = Scalar::Floats;
 
-    template <class Body>
-    static BQ_INLINE Floats each(Body&& body) {
-        Floats out;
-        for (int i = 0; i < kLanes; ++i) out.v[i] = body(i);
-        return out;
-    }
-    static BQ_INLINE Floats load(const float* p) {
-        return each([&](int i) BQ_INLINE_LAMBDA { return p[i]; });
-    }
-    static BQ_INLINE void store(float* p, const Floats& a) {
-        for (int i = 0; i < kLanes; ++i) p[i] = a.v[i];
-    }
-    static BQ_INLINE Floats zero() { return splat(0.0f); }
-    static BQ_INLINE Floats splat(float value) {
-        return each([&](int) BQ_INLINE_LAMBDA { return value; });
-    }
-    static BQ_INLINE Floats mul(const Floats& a, const Floats& b) {
-        return each([&](int i) BQ_INLINE_LAMBDA { return a.v[i] * b.v[i]; });
-    }
-    static BQ_INLINE Floats add(const Floats& a, const Floats& b) {
-        return each([&](int i) BQ_INLINE_LAMBDA { return a.v[i] + b.v[i]; });
-    }
-    static BQ_INLINE Floats mul_add(const Floats& a, const Floats& b, const Floats& c) {
-        return each([&](int i) BQ_INLINE_LAMBDA { return a.v[i] * b.v[i] + c.v[i]; });
-    }
-    static BQ_INLINE Floats mul_sub_from(const Floats& a, const Floats& b, const Floats& c) {
-        return each([&](int i) BQ_INLINE_LAMBDA { return c.v[i] - a.v[i] * b.v[i]; });
-    }
-    static BQ_INLINE Floats to_floats(const Ints& a) {
-        return each([&](int i) BQ_INLINE_LAMBDA { return static_cast<float>(a.v[i]); });
-    }
+    static BQ_INLINE Floats load(const float* p) { return Scalar::load8(p); }
+    static BQ_INLINE void store(float* p, Floats a) { Scalar::store8(p, a); }
+    static BQ_INLINE Floats zero() { return Scalar::zero(); }
+    static BQ_INLINE Floats splat(float value) { return Scalar::splat8(value); }
+    static BQ_INLINE Floats mul(Floats a, Floats b) { return a * b; }
+    static BQ_INLINE Floats add(Floats a, Floats b) { return a + b; }
+    static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) { return a * b + c; }
+    static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) { return c - a * b; }
+    static BQ_INLINE Floats to_floats(Ints a) { return Scalar::to_floats(a); }
 
     template <int kTop, int kSteps, int kCount>
     static BQ_INLINE void dots(const uint8_t* w, const int8_t* a, const int32_t* start, Ints (&sum)[kCount]) {
-        for (int r = 0; r < kCount; ++r)
-            for (int i = 0; i < kLanes; ++i) sum[r].v[i] = start[r];
-        for (int step = 0; step < kSteps; ++step)
-            for (int r = 0; r < kCount; ++r)
-                for (int i = 0; i < kLanes; ++i) {
-                    const uint8_t* u = w + 4 * (kLanes * step + i);
-                    const int8_t* x = a + 4 * (kCount * step + r);
-                    int32_t total = 0;
-                    for (int j = 0; j < 4; ++j) total += static_cast<int8_t>(u[j]) * x[j];
-                    sum[r].v[i] += total;
-                }
+        for (int r = 0; r < kCount; ++r) sum[r] = splat_vector<Ints>(start[r]);
+        for (int step = 0; step < kSteps; ++step) {
+            const Scalar::Bytes weights = Scalar::load(w + 4 * kLanes * step);
+            for (int r = 0; r < kCount; ++r) {
+                const Ints activations = splat_vector<Ints>(load_as<int32_t>(a + 4 * (kCount * step + r)));
+                sum[r] = sum[r] + Scalar::dot_signed(weights, vector_as<Scalar::Bytes>(activations));
+            }
+        }
     }
 };
 

@@ -45,7 +45,7 @@ template <class S, class T, FormatId id>
 void fill_float_matmul(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
     f.matmul_f32 = matmul_floats<S, id>;
-    f.floats_in_parts = !FloatOperands<S, id>::kManyRegisters;
+    f.floats_in_parts = FloatOperands<S, id>::kInParts;
     // The numbers of rows are measured: with room for fewer sums, or larger weights, loads bind the tiles of
     // few rows sooner.
     if constexpr (T::kRowsInLanes) {
@@ -56,7 +56,9 @@ void fill_float_matmul(KernelTable& table) {
     } else {
         f.matmul_float_panels = matmul_float_panels<S, T, id>;
         f.float_panel_shape = float_shape(T::kFloatRows, T::kLanes);
-        f.float_panels_from = f.floats_in_parts     ? (id == FormatId::F32 ? 33 : 49)
+        constexpr bool converts = S::kOneWeightRow && id == FormatId::F16;  // at the cost of many products
+        f.float_panels_from = converts              ? 8
+                              : f.floats_in_parts   ? (id == FormatId::F32 ? 33 : 49)
                               : id == FormatId::F32 ? 129
                                                     : 257;
     }
