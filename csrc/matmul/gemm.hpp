@@ -115,9 +115,10 @@ void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t
                    float* y, int64_t ldy) {
     using P = ChosenPanel<S, T, id, O>;
     P panel;
-    multiply_panels<T, P::kRows, kPanelDepth, P::kBytes>(
+    multiply_panels<T, P::kRows, kPanelDepth>(
         {begin, end, x.rows, x.k, y, ldy},
-        [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return P::row_at(w, w_row_bytes, n, at); },
+        [&](int64_t n, int64_t at)
+            BQ_INLINE_LAMBDA { prefetch<P::kBytes>(P::row_at(w, w_row_bytes, n, at)); },
         [&](int64_t n, int64_t at, int depth)
             BQ_INLINE_LAMBDA { panel.fill(w, w_row_bytes, n, end, at, depth); },
         [&](int64_t r, auto rows, int64_t at, int depth, float (*sums)[T::kLanes])

@@ -11,34 +11,33 @@ namespace {
 
 inline constexpr int kFloatDepth = 256;  // elements of a panel of floats, at most
 
-// A panel takes half of the level-1 cache, where the format's blocks allow.
-template <class T, FormatId id>
-constexpr int float_depth() {
-    return registry::entry(id).block_size <= 128 && T::kLanes > 16 ? 128 : kFloatDepth;
-}
+// How rows of a format become floats: in pieces of whole blocks, of so many elements and bytes.
+struct FloatSource {
+    void (*decode)(const uint8_t* w, float* out, int64_t k);
+    int64_t elements, bytes;
 
-// Elements at to at + depth - 1 of one row, decoded.
+    BQ_INLINE int64_t bytes_of(int64_t k) const { return k / elements * bytes; }
+};
 template <class S, FormatId id>
-BQ_INLINE void decode_piece(const uint8_t* row, int64_t at, int depth, float* out) {
-    constexpr int kElements = registry::entry(id).block_size, kBytes = registry::entry(id).type_size;
-    const uint8_t* from = row + at / kElements * kBytes;
+constexpr FloatSource float_source() {
+    constexpr auto entry = registry::entry(id);
     if constexpr (id == FormatId::F32)
-        copy_floats<4, float>(from, out, depth);
-    else if constexpr (registry::entry(id).is_float())
-        decode_floats<S, id, OutF32>(from, out, depth);
+        return {copy_floats<4, float>, 1, 4};
+    else if constexpr (entry.is_float())
+        return {decode_floats<S, id, OutF32>, 1, 2};
     else
-        decode_row_of<S, id, OutF32>(from, out, depth);
+        return {decode_row_of<S, id, OutF32>, entry.block_size, entry.type_size};
 }
 
 // Weights [depth][lane] of the rows begin to begin + kLanes - 1; rows from `end` on repeat the last one.
-template <class S, class T, FormatId id>
-BQ_NOINLINE void fill_float_panel(const uint8_t* w, int64_t row_bytes, int64_t begin, int64_t end, int64_t at,
-                                  int depth, float* panel) {
+template <class S, class T>
+BQ_NOINLINE void fill_float_panel(const FloatSource& source, const uint8_t* w, int64_t row_bytes,
+                                  int64_t begin, int64_t end, int64_t at, int depth, float* panel) {
     alignas(64) float rows[8][kFloatDepth];
     for (int lane = 0; lane < T::kLanes; lane += 8) {
         for (int i = 0; i < 8; ++i) {
             const int64_t n = begin + lane + i < end ? begin + lane + i : end - 1;
-            decode_piece<S, id>(w + n * row_bytes, at, depth, rows[i]);
+            source.decode(w + n * row_bytes + source.bytes_of(at), rows[i], depth);
         }
         for (int e = 0; e < depth; e += 8) {
             typename S::Bytes columns[8];
@@ -71,20 +70,32 @@ BQ_NOINLINE void multiply_float_tile(const float* panel, const PackedFloats& x, 
     });
 }
 
-template <class S, class T, FormatId id>
-void matmul_float_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
-                         const PackedFloats& x, float* y, int64_t ldy) {
-    constexpr int kDepth = float_depth<T, id>();
+template <class S, class T, int kDepth>
+BQ_NOINLINE void multiply_float_panels(const FloatSource& source, const uint8_t* w, int64_t w_row_bytes,
+                                       const PanelRange& range, const PackedFloats& x) {
     alignas(64) float panel[kDepth * T::kLanes];
-    constexpr int kElements = registry::entry(id).block_size, kBytes = registry::entry(id).type_size;
-    multiply_panels<T, T::kFloatRows, kDepth, kDepth / kElements * kBytes>(
-        {begin, end, x.rows, x.k, y, ldy},
-        [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA { return w + n * w_row_bytes + at / kElements * kBytes; },
-        [&](int64_t n, int64_t at, int depth)
-            BQ_INLINE_LAMBDA { fill_float_panel<S, T, id>(w, w_row_bytes, n, end, at, depth, panel); },
+    const int64_t bytes = source.bytes_of(kDepth);
+    multiply_panels<T, T::kFloatRows, kDepth>(
+        range,
+        [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA {
+            const uint8_t* const from = w + n * w_row_bytes + source.bytes_of(at);
+            for (int64_t i = 0; i < bytes; i += 64) prefetch<1>(from + i);
+        },
+        [&](int64_t n, int64_t at, int depth) BQ_INLINE_LAMBDA {
+            fill_float_panel<S, T>(source, w, w_row_bytes, n, range.end, at, depth, panel);
+        },
         [&](int64_t r, auto rows, int64_t at, int depth, float (*sums)[T::kLanes]) BQ_INLINE_LAMBDA {
             multiply_float_tile<T, decltype(rows)::value>(panel, x, r, at, depth, sums);
         });
+}
+
+template <class S, class T, FormatId id>
+void matmul_float_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t end,
+                         const PackedFloats& x, float* y, int64_t ldy) {
+    // A panel takes half of the level-1 cache, where the format's blocks allow.
+    constexpr FloatSource source = float_source<S, id>();
+    constexpr int kDepth = source.elements <= 128 && T::kLanes > 16 ? 128 : kFloatDepth;
+    multiply_float_panels<S, T, kDepth>(source, w, w_row_bytes, {begin, end, x.rows, x.k, y, ldy}, x);
 }
 
 }  // namespace

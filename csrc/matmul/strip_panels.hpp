@@ -111,12 +111,13 @@ void matmul_strip_panels(const uint8_t* strips, int64_t row_bytes, int64_t begin
     using Filler = StripPanel<V, P, id>;
     constexpr int kLanes = V::kLanes;
     Filler filler;
-    multiply_panels<T, P::kRows, kPanelDepth, Filler::kBytes>(
+    multiply_panels<T, P::kRows, kPanelDepth>(
         {kLanes * begin, kLanes * end, x.rows, x.k, y, ldy},
         // Of the words of a strip, which are side by side, each row's share.
         [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA {
-            return strips + n / kLanes * kLanes * row_bytes + at / CommonForm<id>::elements * Filler::kWords +
-                   n % kLanes * Filler::kBytes;
+            prefetch<Filler::kBytes>(strips + n / kLanes * kLanes * row_bytes +
+                                     at / CommonForm<id>::elements * Filler::kWords +
+                                     n % kLanes * Filler::kBytes);
         },
         [&](int64_t n, int64_t at, int depth)
             BQ_INLINE_LAMBDA { filler.fill(strips, row_bytes, n / kLanes, end, at, depth); },

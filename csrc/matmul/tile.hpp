@@ -29,9 +29,9 @@ static inline int64_t block_end(int64_t begin, int64_t rows, int tile_rows) {
 
 // For each panel of at most kDepth elements fill(n, at, depth), then for each tile of activation rows
 // multiply(r, Index<rows>, at, depth, sums), which adds onto sums[rows][T::kLanes] or, with the first part of
-// k, sets them. kBytes of the next panel's rows, at row_at(n, at), are asked for meanwhile.
-template <class T, int kTileRows, int kDepth, int kBytes, class RowAt, class Fill, class Multiply>
-BQ_INLINE void multiply_panels(const PanelRange& p, RowAt&& row_at, Fill&& fill, Multiply&& multiply) {
+// k, sets them. Meanwhile ask(n, at) asks for what the next panels take of row n.
+template <class T, int kTileRows, int kDepth, class Ask, class Fill, class Multiply>
+BQ_INLINE void multiply_panels(const PanelRange& p, Ask&& ask, Fill&& fill, Multiply&& multiply) {
     constexpr int kLanes = T::kLanes;
     alignas(64) float sums[kBlockRows + 2 * kTileRows][kLanes];
     for (int64_t block = 0, next; block < p.rows; block = next) {
@@ -48,8 +48,7 @@ BQ_INLINE void multiply_panels(const PanelRange& p, RowAt&& row_at, Fill&& fill,
                 const auto tile = [&](int64_t r, auto rows) BQ_INLINE_LAMBDA {
                     constexpr int kCount = decltype(rows)::value;
                     for (int i = 0; i < ahead_at_once && ahead < kLanes; ++i, ++ahead)
-                        prefetch<kBytes>(is_last ? row_at(n + kLanes + ahead, int64_t{0})
-                                                 : row_at(n + ahead, at + depth));
+                        is_last ? ask(n + kLanes + ahead, int64_t{0}) : ask(n + ahead, at + depth);
                     for (int i = 0; is_last && i < kCount; ++i)
                         prefetch<4 * kLanes>(reinterpret_cast<const uint8_t*>(p.y + (r + i) * p.ldy + n));
                     float (*const kept)[kLanes] = sums + (r - block);

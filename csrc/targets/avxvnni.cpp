@@ -1,4 +1,4 @@
-// AVX2 with AVX-VNNI: decoding and encoding are AVX2's.
+// AVX2 with AVX-VNNI: all but products with int8 activations is AVX2's.
 #include "targets/kernels.hpp"
 #include "targets/targets.hpp"
 

@@ -30,7 +30,7 @@ struct Tables {
         if (avx2) fill_avx2_strips(strips.back());
 #if defined(BQ_HAVE_AVX_VNNI)
         const bool avx_vnni = avx2 && cpu.avx_vnni;
-        add(avx_vnni, {fill_avx2, fill_avx_vnni, fill_avx_vnni_matmul, fill_avx2_encode});
+        add(avx_vnni, {fill_avx2, fill_avx2_matmul, fill_avx2_encode, fill_avx_vnni, fill_avx_vnni_matmul});
         if (avx_vnni) fill_avx_vnni_strips(strips.back());
 #endif
 #endif
@@ -49,7 +49,7 @@ struct Tables {
 #if defined(BQ_HAVE_NEON)
         add(cpu.neon, {fill_neon, fill_neon_matmul, fill_neon_encode});
         add(cpu.neon && cpu.dotprod,
-            {fill_neon, fill_neon_dotprod, fill_neon_dotprod_matmul, fill_neon_encode});
+            {fill_neon, fill_neon_matmul, fill_neon_encode, fill_neon_dotprod, fill_neon_dotprod_matmul});
 #if defined(BQ_HAVE_I8MM)
         if (cpu.neon && cpu.dotprod && cpu.i8mm) fill_i8mm_matmul(tables.back());
 #endif

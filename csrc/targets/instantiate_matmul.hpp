@@ -33,9 +33,16 @@ void fill_block_matmul(KernelTable& table) {
     FormatKernels& f = table.formats[static_cast<int>(id)];
     f.matmul_i8 = few_rows<S, B, id>();
     f.matmul_panels = matmul_panels<S, T, id>;
+    f.panels_from = 5;
     if constexpr (!IsSame<B, void>::value)
         if (takes_eight_rows<B, id>()) f.panels_from = 9;
     f.panel_shape = ChosenPanel<S, T, id>::shape();
+}
+
+// The exact products of blocks.
+template <class S, class T, FormatId id>
+void fill_exact_matmul(KernelTable& table) {
+    FormatKernels& f = table.formats[static_cast<int>(id)];
     f.matmul_f32 = matmul_f32<S, id>;
     f.matmul_float_panels = matmul_float_panels<S, T, id>;
     f.float_panel_shape = float_shape(T::kFloatRows, T::kLanes);
@@ -64,21 +71,42 @@ void fill_float_matmul(KernelTable& table) {
     }
 }
 
+template <FormatId... ids>
+struct Formats {};
+using BlockFormats =
+    Formats<FormatId::Q4_0, FormatId::Q4_1, FormatId::Q5_0, FormatId::Q5_1, FormatId::Q8_0, FormatId::Q2_K,
+            FormatId::Q3_K, FormatId::Q4_K, FormatId::Q5_K, FormatId::Q6_K, FormatId::IQ4_NL,
+            FormatId::IQ4_XS, FormatId::TQ1_0, FormatId::TQ2_0, FormatId::MXFP4, FormatId::NVFP4,
+            FormatId::Q1_0, FormatId::Q2_0, FormatId::IQ1_S, FormatId::IQ1_M, FormatId::IQ2_XXS,
+            FormatId::IQ2_XS, FormatId::IQ2_S, FormatId::IQ3_XXS, FormatId::IQ3_S>;
+
 template <class S, class T, class B, FormatId... ids>
-void fill_block_matmuls(KernelTable& table) {
+void fill_block_matmuls(KernelTable& table, Formats<ids...>) {
     (fill_block_matmul<S, T, B, ids>(table), ...);
+}
+template <class S, class T, FormatId... ids>
+void fill_exact_matmuls(KernelTable& table, Formats<ids...>) {
+    (fill_exact_matmul<S, T, ids>(table), ...);
 }
 
 // S: the vocabulary; T: what it needs for many rows; B: for super-blocks in integers, or void.
+// Products with int8 activations.
+template <class S, class T, class B = void>
+void fill_int8_matmuls(KernelTable& table) {
+    fill_block_matmuls<S, T, B>(table, BlockFormats{});
+}
+// Products with float activations.
+template <class S, class T>
+void fill_float_matmuls(KernelTable& table) {
+    fill_float_matmul<S, T, FormatId::F32>(table);
+    fill_float_matmul<S, T, FormatId::F16>(table);
+    fill_float_matmul<S, T, FormatId::BF16>(table);
+    fill_exact_matmuls<S, T>(table, BlockFormats{});
+}
 template <class S, class T, class B = void>
 void fill_matmuls(KernelTable& table) {
-    using enum FormatId;
-    fill_float_matmul<S, T, F32>(table);
-    fill_float_matmul<S, T, F16>(table);
-    fill_float_matmul<S, T, BF16>(table);
-    fill_block_matmuls<S, T, B, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
-    fill_block_matmuls<S, T, B, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
-    fill_block_matmuls<S, T, B, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S>(table);
+    fill_int8_matmuls<S, T, B>(table);
+    fill_float_matmuls<S, T>(table);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// aarch64 with the dot product instructions: decoding and encoding are NEON's.
+// aarch64 with the dot product instructions: all but products with int8 activations is NEON's.
 #include "targets/kernels.hpp"
 #include "targets/targets.hpp"
 

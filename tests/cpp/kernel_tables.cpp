@@ -47,6 +47,7 @@ const KernelTable* emulated_avx_vnni() {
     static const KernelTable table = [] {
         KernelTable made;
         fill_avx2(made);
+        fill_avx2_matmul(made);
         fill_avx_vnni_matmul_emulated(made);
         made.isa = "avx_vnni, emulated";
         return made;
@@ -115,6 +116,7 @@ std::vector<const KernelTable*> matmul_kernels() {
         static const KernelTable plain = [] {
             KernelTable table;
             fill_neon(table);
+            fill_neon_matmul(table);
             fill_neon_dotprod_matmul(table);
             table.isa = "neon_dotprod without extensions";
             return table;
