@@ -155,13 +155,11 @@ struct Scalar {
     // Eight scales of the 4-bit floats, the first in the low byte (formats/microscaling.hpp).
     static inline Floats halves_of_e8m0(uint64_t bytes) {
         const Words e = vector_as<Words>(ints_of<uint8_t>(bytes)), one = splat_vector<Words>(1u);
-        const Words small = (e + one) << 21, is_small = where_negative(e - one - one);
-        return vector_as<Floats>(select(is_small, small, (e - one) << 23));
+        return vector_as<Floats>(select(where_less(e, 2), (e + one) << 21, (e - one) << 23));
     }
     static inline Floats halves_of_ue4m3(uint64_t bytes) {
         const Words e = vector_as<Words>(ints_of<uint8_t>(bytes)), nan = splat_vector<Words>(0x7fu);
-        const Words is_number = where_negative(splat_vector<Words>(0u) - (e ^ nan));
-        return vector_as<Floats>((e & nan & is_number) << 20) * splat8(0x1p119f);
+        return vector_as<Floats>((e & nan & where_more(e ^ nan, 0)) << 20) * splat8(0x1p119f);
     }
     static inline float f16(const uint8_t* p) { return f16_to_f32(load_as<uint16_t>(p)); }
     // kCount float16 numbers, `stride` bytes apart, then zeros.
@@ -169,7 +167,7 @@ struct Scalar {
     static inline Floats gather_f16(const uint8_t* p, int64_t stride) {
         uint16_t halves[8] = {};
         for (int i = 0; i < kCount; ++i) halves[i] = load_as<uint16_t>(p + i * stride);
-        return load_f16(reinterpret_cast<const uint8_t*>(halves));
+        return f16_scales(halves);
     }
 
     static inline Bytes as_bytes(Floats a) { return vector_as<Bytes>(a); }
@@ -188,29 +186,39 @@ struct Scalar {
     static inline Wide widen(Bytes a, int i) { return from_i8(vector_as<Vector<uint64_t, 4>>(a)[i]); }
     static inline Wide load_f32(const void* p) { return load_vector<Wide>(p); }
     // As f16_to_f32.
-    static inline Wide load_f16(const uint8_t* p) {
+    static BQ_INLINE Wide load_f16(const uint8_t* p) {
         const Words bits = words_of_halves(p), magnitude = bits & splat_vector<Words>(0x7fffu);
-        const Words has_no_end = where_negative(splat_vector<Words>(0x7bffu) - magnitude);
         const Words normal = ((magnitude << 13) + splat_vector<Words>(112u << 23)) |
-                             (has_no_end & splat_vector<Words>(0x7f800000u));
+                             (where_more(magnitude, 0x7bff) & splat_vector<Words>(0x7f800000u));
         const Words subnormal =
             vector_as<Words>(convert_each<float, 8>(vector_as<Ints>(magnitude)) * splat8(0x1p-24f));
-        const Words is_subnormal = where_negative(magnitude - splat_vector<Words>(0x400u));
-        return vector_as<Wide>(select(is_subnormal, subnormal, normal) | (bits & splat_vector<Words>(0x8000u))
-                                                                             << 16);
+        return vector_as<Wide>(select(where_less(magnitude, 0x400), subnormal, normal) |
+                               (bits & splat_vector<Words>(0x8000u)) << 16);
     }
     static inline Wide load_bf16(const uint8_t* p) { return vector_as<Wide>(words_of_halves(p) << 16); }
     static inline void store_f32(float* p, Wide a) { store_vector(p, a); }
     // Both round to nearest, ties to even.
-    static inline void store_f16(uint16_t* p, Wide a) {
-        for (int i = 0; i < 8; ++i) p[i] = f32_to_f16(a[i]);
+    static BQ_INLINE void store_f16(uint16_t* p, Wide a) {  // as f32_to_f16
+        const Words bits = vector_as<Words>(a), magnitude = bits & splat_vector<Words>(0x7fffffffu);
+        const Words odd = magnitude >> 13 & splat_vector<Words>(1u);
+        const Words normal = (magnitude + odd + splat_vector<Words>(0xfffu - 0x38000000u)) >> 13;
+        const Words subnormal =
+            vector_as<Words>(vector_as<Wide>(magnitude) + splat8(0.5f)) - splat_vector<Words>(0x3f000000u);
+        Words half = select(where_less(magnitude, 0x38800000u), subnormal, normal);
+        half = select(where_more(magnitude, 0x477fefffu), splat_vector<Words>(0x7c00u), half);
+        half = select(where_more(magnitude, 0x7f800000u), splat_vector<Words>(0x7e00u), half);
+        store_halves(p, half | (bits >> 16 & splat_vector<Words>(0x8000u)));
     }
     static inline void store_f16(uint16_t* p, Wide a, Wide b) {
         store_f16(p, a);
         store_f16(p + kWide, b);
     }
-    static inline void store_bf16(uint16_t* p, Wide a) {
-        for (int i = 0; i < 8; ++i) p[i] = f32_to_bf16(a[i]);
+    static BQ_INLINE void store_bf16(uint16_t* p, Wide a) {  // as f32_to_bf16
+        const Words bits = vector_as<Words>(a), odd = bits >> 16 & splat_vector<Words>(1u);
+        const Words number = (bits + odd + splat_vector<Words>(0x7fffu)) >> 16;
+        const Words quiet = bits >> 16 | splat_vector<Words>(64u);
+        const Words is_nan = where_more(bits & splat_vector<Words>(0x7fffffffu), 0x7f800000u);
+        store_halves(p, select(is_nan, quiet, number));
     }
     // Two vectors without signalling NaNs.
     // Where the NaNs are those that plain_nans leaves or the processor makes, no rounding turns them into
@@ -262,6 +270,10 @@ struct Scalar {
     static constexpr uint32_t kOneInEachByteOfWord = 0x01010101u;
     static constexpr uint64_t kOneInEachByteOfEight = 0x0101010101010101ull;
 
+    // Scales are few: no copy of the code for each of them.
+    static BQ_NOINLINE Floats f16_scales(const uint16_t (&halves)[8]) {
+        return load_f16(reinterpret_cast<const uint8_t*>(halves));
+    }
     // Eight integers of type T, the first in the low byte.
     template <class T>
     static inline Ints ints_of(uint64_t bytes) {
@@ -270,8 +282,11 @@ struct Scalar {
     static inline Words words_of_halves(const uint8_t* p) {
         return convert_each<uint32_t, 8>(load_vector<Vector<uint16_t, 8>>(p));
     }
-    // All ones where the word, with a sign, is negative.
-    static inline Words where_negative(Words a) { return vector_as<Words>(vector_as<Ints>(a) >> 31); }
+    static inline void store_halves(uint16_t* p, Words a) { store_vector(p, convert_each<uint16_t, 8>(a)); }
+    // All ones where the word, below 2^31, is less, or more, than the limit.
+    static inline Words where_less(Words a, uint32_t limit) { return signs(a - splat_vector<Words>(limit)); }
+    static inline Words where_more(Words a, uint32_t limit) { return signs(splat_vector<Words>(limit) - a); }
+    static inline Words signs(Words a) { return vector_as<Words>(vector_as<Ints>(a) >> 31); }
     static inline Words select(Words mask, Words a, Words b) { return b ^ ((a ^ b) & mask); }
 };
 
