@@ -29,7 +29,7 @@ def test_errors_do_not_exceed_ggmls(name: str, isa: str) -> None:
         allowed = RECORDS[case][name] * SLACK + FLOAT32
         together = bq.matmul(x, q)
         alone = np.concatenate([bq.matmul(row[None], q) for row in x])
-        packed = bq.pack(q, rows=2)
+        packed = bq.pack(q, rows=4)
         alone_packed = np.concatenate([bq.matmul(row[None], packed) for row in x])
         for y in (together, alone, bq.matmul(x, packed), alone_packed):
             assert relative_error(name, case, y) <= allowed, case

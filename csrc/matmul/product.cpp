@@ -303,10 +303,9 @@ void convert_strips(const WeightMatrix& w, int lanes, uint8_t* out, int threads,
 int best_lanes(const KernelTable& table, FormatId id, int64_t activation_rows) {
     const StripKernels& strips = strip_kernels(table);
     if (strips[id] == nullptr) return 0;
-    const bool wanted = activation_rows > 1 ? strips.panels[static_cast<int>(id)] != nullptr ||
-                                                  activation_rows < strips.panel_rows(id)
-                                            : !strips.only_for_more_rows[static_cast<int>(id)];
-    return wanted ? strips.lanes : 0;
+    const bool lasts =
+        strips.panels[static_cast<int>(id)] != nullptr || activation_rows < strips.panel_rows(id);
+    return lasts && activation_rows >= strips.pay_from[static_cast<int>(id)] ? strips.lanes : 0;
 }
 
 void lay_out(const WeightMatrix& w, int lanes, uint8_t* out, int threads) {

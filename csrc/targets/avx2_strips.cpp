@@ -9,7 +9,8 @@ void bq::fill_avx2_strips(StripKernels& kernels) {
     fill_strips_of<StripAvx2, Q8_0>(kernels);
     fill_strip_panels<Avx2, TileAvx2, StripAvx2, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
                       IQ4_NL, IQ4_XS, TQ2_0, MXFP4, NVFP4>(kernels);
-    only_for_more_rows<Q5_K, Q6_K>(kernels);
+    pay_from<2, Q5_K>(kernels);
+    pay_from<3, Q6_K>(kernels);
     kernels.prefers_whole_tiles = true;
     panels_from<5, NVFP4>(kernels);
     panels_from<8, Q4_0, Q4_1, Q5_0, Q5_1, MXFP4>(kernels);

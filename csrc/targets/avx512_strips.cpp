@@ -6,7 +6,7 @@
 void bq::fill_avx512_strips(StripKernels& kernels) {
     using enum FormatId;
     fill_plain_strips<StripAvx512>(kernels);
-    only_for_more_rows<Q8_0>(kernels);
+    pay_from<2, Q8_0>(kernels);
     panels_from<33, Q2_K, Q6_K, NVFP4>(kernels);
     panels_from<49, Q4_0, Q4_1, Q8_0, Q4_K, Q5_K, IQ4_NL, IQ4_XS, MXFP4>(kernels);
     panels_from<97, Q5_0, Q5_1, Q2_0>(kernels);

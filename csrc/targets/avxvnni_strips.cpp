@@ -6,5 +6,5 @@
 void bq::fill_avx_vnni_strips(StripKernels& kernels) {
     using enum FormatId;
     fill_plain_strips<StripAvxVnni>(kernels);
-    only_for_more_rows<Q4_K, Q5_K, Q6_K>(kernels);
+    pay_from<2, Q4_K, Q5_K, Q6_K>(kernels);
 }

@@ -19,9 +19,9 @@ void fill_strip_panels(StripKernels& kernels) {
     ((kernels.panels[static_cast<int>(ids)] = matmul_strip_panels<S, T, V, ids>), ...);
 }
 
-template <FormatId... ids>
-void only_for_more_rows(StripKernels& kernels) {
-    ((kernels.only_for_more_rows[static_cast<int>(ids)] = true), ...);
+template <int kRows, FormatId... ids>
+void pay_from(StripKernels& kernels) {
+    ((kernels.pay_from[static_cast<int>(ids)] = kRows), ...);
 }
 
 template <int kRows, FormatId... ids>

@@ -164,7 +164,7 @@ using QuantizeActivations = void (*)(const float* x, int64_t begin, int64_t end,
 using StreamCopy = void (*)(void* to, const void* from, int64_t bytes);
 
 struct KernelTable {
-    const char* isa = nullptr;  // "baseline", "avx2", "avx512", "neon", "neon_dotprod"
+    const char* isa = nullptr;  // as BLOCKQUANT_ISA names it: "baseline", "avx2", "neon", ...
     FormatKernels formats[kFormatIdLimit];
     QuantizeActivations quantize_activations = nullptr;
     FirstNonfinite first_nonfinite = nullptr;

@@ -22,8 +22,9 @@ struct StripKernels {
     MatmulStrips formats[kFormatIdLimit] = {};
     // nullptr where rows are put together instead.
     MatmulStripPanels panels[kFormatIdLimit] = {};
-    // Where memory binds a single activation row either way, and rows of blocks are read a little faster.
-    bool only_for_more_rows[kFormatIdLimit] = {};
+    // From this many activation rows on, strips are faster than rows of blocks, which memory binds either way
+    // and serves a little faster; 0: always.
+    uint8_t pay_from[kFormatIdLimit] = {};
     // From this many activation rows on, panels are faster, even if rows are put together for them; 0: 17.
     uint8_t panels_from[kFormatIdLimit] = {};
     // Activation rows by which a tile of a panel is filled up count against it twice: where strips are nearly
