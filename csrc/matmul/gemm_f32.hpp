@@ -22,9 +22,9 @@ template <class S, FormatId id>
 constexpr FloatSource float_source() {
     constexpr auto entry = registry::entry(id);
     if constexpr (id == FormatId::F32)
-        return {copy_floats<4, float>, 1, 4};
+        return {copy_floats<4, float>, entry.block_size, entry.type_size};
     else if constexpr (entry.is_float())
-        return {decode_floats<S, id, OutF32>, 1, 2};
+        return {decode_floats<S, id, OutF32>, entry.block_size, entry.type_size};
     else
         return {decode_row_of<S, id, OutF32>, entry.block_size, entry.type_size};
 }

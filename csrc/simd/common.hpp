@@ -59,6 +59,8 @@ BQ_INLINE T load_as(const void* p) {
     return value;
 }
 
+inline constexpr uint64_t kOneInEachByte = 0x0101010101010101ull;
+
 // Asks for the cache lines of kBytes bytes from p on, which need not exist, to come to the level-2 cache: the
 // first level has no room for what is wanted so much later.
 template <int kBytes>

@@ -28,14 +28,14 @@ struct Scalar {
     // brings something where loads or memory bind.
     static constexpr bool kOneWeightRow = true;
 
-    // body(i) for i from 0 to kCount - 1. Vocabularies of vectors unroll it, so that `i` is a constant.
+    // body(i) for i from 0 to kCount - 1. The other vocabularies unroll it, so that `i` is a constant.
     template <int kCount, class Body>
     static inline void repeat(Body&& body) {
         for (int i = 0; i < kCount; ++i) body(i);
     }
 
     // ---- bytes
-    static inline Bytes load(const void* p) { return load_vector<Bytes>(p); }
+    static inline Bytes load(const void* p) { return load_as<Bytes>(p); }
     static inline Bytes splat(int value) { return splat_vector<Bytes>(static_cast<uint8_t>(value)); }
     // 16 bytes: their low nibbles, then their high nibbles.
     static inline Bytes load_nibbles(const uint8_t* p) {
@@ -49,8 +49,9 @@ struct Scalar {
     // The bits from .. from + count - 1 of each byte, moved to bit `to`, all others 0.
     static inline Bytes field(Bytes a, int from, int count, int to) {
         const uint32_t mask = (1u << count) - 1;
-        const Words moved = (vector_as<Words>(a) >> from & splat_vector<Words>(mask * kOneInEachByteOfWord))
-                            << to;
+        const Words moved =
+            (vector_as<Words>(a) >> from & splat_vector<Words>(mask * static_cast<uint32_t>(kOneInEachByte)))
+            << to;
         return vector_as<Bytes>(moved);
     }
     static inline Bytes bit_or(Bytes a, Bytes b) { return a | b; }
@@ -68,8 +69,8 @@ struct Scalar {
         // Each byte of `set` eight times, of which one bit stays; 127 more carry it to the highest.
         uint64_t masks[4];
         for (int i = 0; i < 4; ++i) {
-            const uint64_t bits = (set >> 8 * i & 255) * kOneInEachByteOfEight & 0x8040201008040201ull;
-            masks[i] = ((bits + 0x7f7f7f7f7f7f7f7full) >> 7 & kOneInEachByteOfEight) * 255;
+            const uint64_t bits = (set >> 8 * i & 255) * kOneInEachByte & 0x8040201008040201ull;
+            masks[i] = ((bits + 0x7f7f7f7f7f7f7f7full) >> 7 & kOneInEachByte) * 255;
         }
         return load(masks);
     }
@@ -127,7 +128,7 @@ struct Scalar {
     // ---- eight floats
     static inline Floats zero() { return splat8(0.0f); }
     static inline Floats splat8(float value) { return splat_vector<Floats>(value); }
-    static inline Floats load8(const float* p) { return load_vector<Floats>(p); }
+    static inline Floats load8(const float* p) { return load_as<Floats>(p); }
     static inline void store8(float* p, Floats a) { store_vector(p, a); }
     // p[0] four times, then p[1] four times: the scales of the two halves of a chunk.
     static inline Floats load_pair(const float* p) {
@@ -184,7 +185,7 @@ struct Scalar {
     static inline Wide wide_splat(float value) { return splat8(value); }
     // The signed bytes i * kWide and following as floats.
     static inline Wide widen(Bytes a, int i) { return from_i8(vector_as<Vector<uint64_t, 4>>(a)[i]); }
-    static inline Wide load_f32(const void* p) { return load_vector<Wide>(p); }
+    static inline Wide load_f32(const void* p) { return load_as<Wide>(p); }
     // As f16_to_f32.
     static BQ_INLINE Wide load_f16(const uint8_t* p) {
         const Words bits = words_of_halves(p), magnitude = bits & splat_vector<Words>(0x7fffu);
@@ -267,9 +268,6 @@ struct Scalar {
     }
 
   private:
-    static constexpr uint32_t kOneInEachByteOfWord = 0x01010101u;
-    static constexpr uint64_t kOneInEachByteOfEight = 0x0101010101010101ull;
-
     // Scales are few: no copy of the code for each of them.
     static BQ_NOINLINE Floats f16_scales(const uint16_t (&halves)[8]) {
         return load_f16(reinterpret_cast<const uint8_t*>(halves));
@@ -277,10 +275,10 @@ struct Scalar {
     // Eight integers of type T, the first in the low byte.
     template <class T>
     static inline Ints ints_of(uint64_t bytes) {
-        return convert_each<int32_t, 8>(load_vector<Vector<T, 8>>(&bytes));
+        return convert_each<int32_t, 8>(load_as<Vector<T, 8>>(&bytes));
     }
     static inline Words words_of_halves(const uint8_t* p) {
-        return convert_each<uint32_t, 8>(load_vector<Vector<uint16_t, 8>>(p));
+        return convert_each<uint32_t, 8>(load_as<Vector<uint16_t, 8>>(p));
     }
     static inline void store_halves(uint16_t* p, Words a) { store_vector(p, convert_each<uint16_t, 8>(a)); }
     // All ones where the word, below 2^31, is less, or more, than the limit.

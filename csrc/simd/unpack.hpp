@@ -21,8 +21,6 @@ namespace {
 template <class S, FormatId id>
 struct Unpack;
 
-inline constexpr uint64_t kOneInEachByte = 0x0101010101010101ull;
-
 // The nibbles of a word in bytes of their own, the first in the low byte.
 static BQ_INLINE uint64_t spread_nibbles(uint32_t word) {
     uint64_t v = word;

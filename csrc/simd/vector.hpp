@@ -75,12 +75,6 @@ template <class T, int N>
 using Vector = typename VectorOf<T, N>::Type;
 
 template <class V>
-BQ_INLINE V load_vector(const void* p) {
-    V v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-template <class V>
 BQ_INLINE void store_vector(void* p, const V& v) {
     memcpy(p, &v, sizeof v);
 }
@@ -88,7 +82,7 @@ BQ_INLINE void store_vector(void* p, const V& v) {
 template <class To, class V>
 BQ_INLINE To vector_as(const V& v) {
     static_assert(sizeof(To) == sizeof(V));
-    return load_vector<To>(&v);
+    return load_as<To>(&v);
 }
 // N times the same number.
 template <class V, class T>

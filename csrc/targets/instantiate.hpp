@@ -8,6 +8,7 @@
 #include "simd/unpack_iq.hpp"
 #include "simd/unpack_lookup.hpp"
 #include "simd/unpack_low_bit.hpp"
+#include "targets/block_formats.hpp"
 #include "targets/kernels.hpp"
 #include "transformer/fill.hpp"
 
@@ -30,7 +31,7 @@ void fill_block_format(KernelTable& table) {
 }
 
 template <class S, FormatId... ids>
-void fill_block_formats(KernelTable& table) {
+void fill_block_formats(KernelTable& table, Formats<ids...>) {
     (fill_block_format<S, ids>(table), ...);
 }
 
@@ -53,12 +54,9 @@ void fill_float_formats(KernelTable& table) {
 
 template <class S>
 void fill_table(KernelTable& table, const char* isa) {
-    using enum FormatId;
     table.isa = isa;
     fill_float_formats<S>(table);
-    fill_block_formats<S, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>(table);
-    fill_block_formats<S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0>(table);
-    fill_block_formats<S, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S>(table);
+    fill_block_formats<S>(table, BlockFormats{});
     table.quantize_activations = quantize_activations<S>;
     table.first_nonfinite = first_nonfinite;
     if constexpr (S::kStreams != 0) table.stream_copy = stream_copy<S>;
