@@ -22,6 +22,8 @@ function(bq_target name source)
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/targets/${source}.cpp
                                       ${PROJECT_SOURCE_DIR}/csrc/targets/${source}_*.cpp)
   add_library(bq_${name} OBJECT ${sources})
+  list(FILTER sources INCLUDE REGEX "_encode.cpp$|baseline.cpp$")
+  set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${BQ_ENCODER_FLAGS}")
   target_link_libraries(bq_${name} PRIVATE bq_kernel_flags)
   target_compile_options(bq_${name} PRIVATE ${ARGN})
   target_sources(bq_core PRIVATE $<TARGET_OBJECTS:bq_${name}>)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from blockquant import gguf
+from cmake_builds import ROOT, build, links, need, run
 
-ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 SECONDS = 5
 
@@ -37,35 +33,17 @@ def test_the_corpus_is_small_and_reads_as_values_or_errors() -> None:
 
 
 def test_fuzz_the_parser(tmp_path: Path) -> None:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    tools = {name: shutil.which(name, path=path) for name in ("cmake", "ninja", "clang++")}
-    for name, found in tools.items():
-        if found is None:
-            pytest.skip(f"no {name}")
-
-    def run(*command: str | Path) -> str:
-        done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
-        output = done.stdout + done.stderr
-        assert done.returncode == 0, f"{' '.join(map(str, command))}\n{output[-6000:]}"
-        return output
-
-    probe = tmp_path / "probe.cpp"
-    probe.write_text('extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }\n')
-    sanitizers = "-fsanitize=fuzzer,address,undefined"
-    command = [tools["clang++"], sanitizers, str(probe), "-o", str(tmp_path / "probe")]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
+    clang = need("clang++", "apt-get install clang")
+    main = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }\n'
+    if not links(clang, "-fsanitize=fuzzer,address,undefined", main, tmp_path):
         pytest.skip("clang++ has no libFuzzer: apt-get install libclang-rt-dev")
-
-    build = tmp_path / "build"
-    launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-    options = ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DBQ_FUZZ=ON", "-DBQ_PYTHON=OFF", *launcher]
-    options += [f"-DCMAKE_CXX_COMPILER={tools['clang++']}", f"-DCMAKE_MAKE_PROGRAM={tools['ninja']}"]
-    run(tools["cmake"] or "", "-S", ROOT, "-B", build, "-G", "Ninja", *options)
-    run(tools["cmake"] or "", "--build", build, "-j2", "--target", "fuzz_gguf", "gguf_seeds")
+    directory = tmp_path / "build"
+    options = ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DBQ_FUZZ=ON", f"-DCMAKE_CXX_COMPILER={clang}"]
+    build(directory, *options, targets=("fuzz_gguf", "gguf_seeds"))
     (tmp_path / "corpus").mkdir()
-    run(build / "tests" / "fuzz" / "gguf_seeds", tmp_path / "corpus")
+    run(directory / "tests" / "fuzz" / "gguf_seeds", tmp_path / "corpus")
     output = run(
-        build / "tests" / "fuzz" / "fuzz_gguf",
+        directory / "tests" / "fuzz" / "fuzz_gguf",
         f"-max_total_time={SECONDS}",
         "-malloc_limit_mb=16",  # of one allocation; what the process takes is mostly the sanitizer's
         "-rss_limit_mb=4096",
