@@ -95,6 +95,6 @@ def test_rows_say_what_pays() -> None:
                 assert ("strips" in repr(p)) == lies_in_strips
                 np.testing.assert_array_equal(p.unpack().data, w.data)
                 assert np.shares_memory(p.unpack().data, w.data) != lies_in_strips
-    for rows in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="rows must be an integer"):
+    for rows, kind in ((0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(kind, match="rows must be an integer"):
             bq.pack(w, rows=rows)  # type: ignore[arg-type]

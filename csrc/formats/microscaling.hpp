@@ -33,9 +33,9 @@ static constexpr float half_of_e8m0(uint8_t e) {
     return bits_as<float>(e < 2 ? 0x00200000u << e : static_cast<uint32_t>(e - 1) << 23);
 }
 
-// Half of the UE4M3 number: exponent bias 7, no infinity; 0x7f is a NaN and counts as zero, and the sign bit
-// is not looked at otherwise, as in ggml. The seven bits, put where a float32 has its exponent and mantissa,
-// are the number but for the bias, subnormals included.
+// Half of the UE4M3 number: exponent bias 7, no infinity; 0x7f is a NaN and counts as zero (0xff is 480), and
+// the sign bit is not looked at otherwise, as in ggml. The seven bits, put where a float32 has its exponent
+// and mantissa, are the number but for the bias, subnormals included.
 static constexpr float half_of_ue4m3(uint8_t bits) {
     return bits == 0x7f ? 0.0f : bits_as<float>(static_cast<uint32_t>(bits & 0x7f) << 20) * 0x1p119f;
 }

@@ -5,8 +5,7 @@
 //   q       [k / 4][row of tile][4]         the integers; if PanelShape::raised, unsigned, 128 above them
 //   start   [k / weight run][row of tile]   what the integer sum of a run starts from: -offset * sum of q
 //   scales  [k / activation run][row]
-//   sums    [k / weight run][row]           for weights with minima: the sum of q over the run, or with
-//   integer
+//   sums    [k / weight run][row]           for weights with minima: the sum of q over the run; with integer
 //                                           minima [k / (2 * minimum run)][row][2] as int16
 #pragma once
 

@@ -1,6 +1,8 @@
 // Activation rows to int8 in runs of 32 or 256: the same integers, scales and sums on every instruction set.
 #pragma once
 
+#include <limits>
+
 #include "formats/half.hpp"
 #include "simd/common.hpp"
 #include "targets/kernels.hpp"
@@ -21,9 +23,9 @@ BQ_INLINE void quantize_runs(const float* x, int64_t begin, int64_t end, const A
         const float* run = x + i * kRun;
         const float largest = bits_as<float>(S::template max_magnitude_bits<kRun>(run));
         float scale = largest / 127.0f;
-        if (!(largest >= 1e-36f && largest <= 3.4e38f)) {
+        if (!(largest >= 1e-36f && largest <= std::numeric_limits<float>::max())) {
             // NaN or infinity: the integers are 0, the scale makes the products NaN. Or so small that the
-            // factor would be infinite, far below what any product can show.
+            // factor would soon be infinite.
             scale = largest < 1e-36f ? 0.0f : bits_as<float>(0x7fc00000u);
             memset(q + i * kRun, 0, kRun);
             memset(whole_sums + 2 * kParts * i, 0, 2 * kParts * sizeof(int16_t));

@@ -7,6 +7,7 @@
 #include "assemble/assemble.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
+#include "python/unlocked.hpp"
 #include "runtime/thread_pool.hpp"
 
 namespace py = pybind11;
@@ -56,7 +57,7 @@ void unpack(const py::array& data, int format_id, py::array values, py::array sc
     const Parts p = Parts::of(format, data, values, scales, minima);
     const auto* blocks = static_cast<const uint8_t*>(data.data());
     const UnpackRowFn unpack_row = row_unpacker(format.id);
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     parallel_for(p.rows, row_grain(p.k), threads, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r)
             unpack_row(blocks + r * p.row_bytes, p.values + r * p.k, p.scales + r * p.runs,
@@ -87,7 +88,7 @@ py::object assemble(int format_id, const py::array& values, const py::array& sca
     };
     std::atomic<int64_t> first{-1};
     {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         parallel_for(p.rows, row_grain(p.k), threads, [&](int64_t begin, int64_t end) {
             for (int64_t block = begin * row_blocks; block < end * row_blocks; ++block)
                 if (assemble_one(block).misfit != Misfit::none) {

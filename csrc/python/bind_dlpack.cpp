@@ -27,13 +27,14 @@ struct DlManaged {
     void* context;
     void (*deleter)(DlManaged*);
 };
-constexpr int32_t kCpu = 1;
+constexpr int32_t kCpu = 1, kCudaHost = 3, kRocmHost = 11;  // the latter: pinned memory of the host
 constexpr uint8_t kFloat = 2, kBfloat = 4;
 
 // Returns (array, is_bfloat16); bfloat16 comes as uint16.
 py::tuple from_dlpack(const py::object& source) {
     const py::tuple device = source.attr("__dlpack_device__")();
-    if (device[0].cast<int>() != kCpu)
+    const int place = device[0].cast<int>();
+    if (place != kCpu && place != kCudaHost && place != kRocmHost)
         throw py::type_error("the tensor is not in CPU memory; move it there first (in torch: x.cpu())");
     py::object capsule = source.attr("__dlpack__")();
     auto* managed = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));

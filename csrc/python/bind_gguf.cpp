@@ -6,6 +6,7 @@
 #include "gguf/byteswap.hpp"
 #include "gguf/parser.hpp"
 #include "python/bindings.hpp"
+#include "python/unlocked.hpp"
 
 namespace py = pybind11;
 
@@ -44,7 +45,7 @@ auto checked(Work work) {
 py::tuple parse(const py::buffer& buffer, const py::dict& formats) {
     const py::buffer_info info = buffer.request();
     const gguf::File file = checked([&] {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         return gguf::parse(bytes_of(info));
     });
     py::list metadata(file.metadata.size()), tensors(file.tensors.size());
@@ -125,7 +126,7 @@ void swap_blocks(const std::string& format, const py::buffer& data) {
     const auto size = static_cast<uint64_t>(info.size * info.itemsize);
     bool done;
     {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         done = gguf::swap_blocks(format, static_cast<uint8_t*>(info.ptr), size);
     }
     if (!done) throw py::value_error("blocks of " + format + " cannot be converted to the other byte order");

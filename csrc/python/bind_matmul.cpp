@@ -8,6 +8,7 @@
 #include "matmul/strips.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
+#include "python/unlocked.hpp"
 
 namespace py = pybind11;
 
@@ -23,9 +24,20 @@ py::array new_bytes_like(const py::array& w) {
     return py::array(py::dtype::of<uint8_t>(), shape, whole.data() + skip, whole);
 }
 
-int checked_lanes(int lanes) {
-    require(lanes == 0 || lanes == 8 || lanes == kMaxStripRows, "unknown rows of a strip");
+int checked_lanes(int lanes, const FormatInfo& format) {
+    require(lanes == 0 || ((lanes == 8 || lanes == kMaxStripRows) && !format.is_float()),
+            "unknown rows of a strip");
     return lanes;
+}
+
+bool overlap(const py::array& a, const py::array& b) {
+    const auto from = reinterpret_cast<uintptr_t>(a.data()), other = reinterpret_cast<uintptr_t>(b.data());
+    return a.nbytes() > 0 && b.nbytes() > 0 && from < other + static_cast<uintptr_t>(b.nbytes()) &&
+           other < from + static_cast<uintptr_t>(a.nbytes());
+}
+
+bool is_aligned(const py::array& floats) {
+    return reinterpret_cast<uintptr_t>(floats.data()) % alignof(float) == 0;
 }
 
 WeightMatrix checked_weights(const py::array& w, int format_id, int lanes) {
@@ -39,7 +51,7 @@ WeightMatrix checked_weights(const py::array& w, int format_id, int lanes) {
             w.ndim() == 3 ? w.shape(0) : 1,
             w.shape(w.ndim() - 2),
             bytes / format.type_size * format.block_size,
-            checked_lanes(lanes)};
+            checked_lanes(lanes, format)};
 }
 
 // The rows of a strip in which w is multiplied fastest here with `rows` activation rows (0: as it is, and
@@ -52,7 +64,7 @@ py::tuple lay_out_weights(const py::array& w, int format_id, int64_t rows, int t
     auto out = new_bytes_like(w);
     auto* to = static_cast<uint8_t*>(out.mutable_data());
     {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         lay_out(weights, lanes, to, threads);
     }
     return py::make_tuple(lanes, out);
@@ -65,7 +77,7 @@ py::array take_apart_weights(const py::array& w, int format_id, int lanes, int t
     auto out = new_bytes_like(w);
     auto* to = static_cast<uint8_t*>(out.mutable_data());
     {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         take_apart(weights, to, threads);
     }
     return out;
@@ -82,6 +94,8 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
             "wrong number of dimensions");
     require(is_c_contiguous(x) && is_c_contiguous(w) && is_c_contiguous(y), "expected C-contiguous arrays");
     require(x.itemsize() == 4 && y.itemsize() == 4, "expected float32 arrays");
+    require(is_aligned(x) && is_aligned(y) && !overlap(x, y) && !overlap(w, y),
+            "expected aligned arrays, and an output of its own");
     const int64_t k = x.shape(x.ndim() - 1), n = w.shape(many ? 1 : 0);
     int64_t m = 1;
     for (py::ssize_t i = 0; i + 1 < x.ndim(); ++i) {
@@ -91,7 +105,7 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
     require(y.shape(y.ndim() - 1) == n, "output has the wrong shape");
     require(k % format.block_size == 0, "row length is not a multiple of the block size");
     const int64_t count = many ? w.shape(0) : 1;
-    require(w.nbytes() == count * n * format.row_bytes(k), "rows of x and w have different lengths");
+    require(w.shape(w.ndim() - 1) == format.row_bytes(k), "rows of x and w have different lengths");
     const int32_t* expert = nullptr;
     if (many) {
         const auto index = experts.cast<py::array>();
@@ -100,20 +114,21 @@ void matmul(const py::array& x, const py::array& w, int format_id, py::array y, 
         expert = static_cast<const int32_t*>(index.data());
         for (int64_t r = 0; r < m; ++r)
             if (expert[r] < 0 || expert[r] >= count)
-                throw py::index_error("expert " + std::to_string(expert[r]) + " of row " + std::to_string(r) +
-                                      " is not in 0.." + std::to_string(count - 1));
+                throw py::index_error(
+                    "expert " + std::to_string(expert[r]) + " of row " + std::to_string(r) +
+                    (count == 0 ? ": w has no experts" : " is not in 0.." + std::to_string(count - 1)));
     }
-    const WeightMatrix weights{
-        &format, static_cast<const uint8_t*>(w.data()), count, n, k, checked_lanes(lanes)};
+    const WeightMatrix weights{&format, static_cast<const uint8_t*>(w.data()), count, n,
+                               k,       checked_lanes(lanes, format)};
     const auto* floats = static_cast<const float*>(x.data());
     auto* out = static_cast<float*>(y.mutable_data());
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     multiply(table, weights, floats, m, expert, out, threads, exact);
 }
 
 // The same for what needs no conversion: a float32 array that is C-contiguous, weights [n, row_bytes] that
-// fit and, unless it is None, an `out` that fits. Returns the result, or None when anything is otherwise, for
-// the Python layer to convert or to say what is wrong.
+// fit and, unless it is None, an `out` that fits and overlaps neither. Returns the result, or None when
+// anything is otherwise, for the Python layer to convert or to say what is wrong.
 py::object matmul_plain(const py::object& x, const py::array& w, int format_id, const py::object& out,
                         int threads, bool exact, int lanes) {
     using Floats = py::array_t<float, py::array::c_style>;
@@ -123,7 +138,7 @@ py::object matmul_plain(const py::object& x, const py::array& w, int format_id, 
         return py::none();
     const auto rows = py::reinterpret_borrow<py::array>(x);
     const py::ssize_t axes = rows.ndim();
-    if (axes < 1 || axes > 8) return py::none();
+    if (axes < 1 || axes > 8 || !is_aligned(rows)) return py::none();
     const int64_t k = rows.shape(axes - 1), n = w.shape(0);
     if (k % format->block_size != 0 || w.shape(1) != format->row_bytes(k)) return py::none();
     py::ssize_t shape[8];
@@ -136,16 +151,18 @@ py::object matmul_plain(const py::object& x, const py::array& w, int format_id, 
     } else {
         if (!Floats::check_(out)) return py::none();
         const auto to = py::reinterpret_borrow<py::array>(out);
-        if (to.ndim() != axes || !to.writeable()) return py::none();
+        if (to.ndim() != axes || !to.writeable() || !is_aligned(to) || overlap(rows, to) || overlap(w, to))
+            return py::none();
         for (py::ssize_t i = 0; i < axes; ++i)
             if (to.shape(i) != shape[i]) return py::none();
     }
     const KernelTable& table = checked_kernels();
-    const WeightMatrix weights{format, static_cast<const uint8_t*>(w.data()), 1, n, k, checked_lanes(lanes)};
+    const WeightMatrix weights{format, static_cast<const uint8_t*>(w.data()), 1, n,
+                               k,      checked_lanes(lanes, *format)};
     const auto* from = static_cast<const float*>(rows.data());
     auto* to = static_cast<float*>(py::reinterpret_borrow<py::array>(result).mutable_data());
     {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         multiply(table, weights, from, m, nullptr, to, threads, exact);
     }
     return result;

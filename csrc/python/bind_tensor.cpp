@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <new>
 #include <string>
 
 #include "decode/check_tensor.hpp"
@@ -11,6 +10,7 @@
 #include "encode/encode.hpp"
 #include "python/arrays.hpp"
 #include "python/bindings.hpp"
+#include "python/unlocked.hpp"
 #include "runtime/thread_pool.hpp"
 
 namespace py = pybind11;
@@ -57,16 +57,12 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
     const EncodeIfFinite encode_if_finite = weights ? nullptr : table[format.id].encode_if_finite;
     const int64_t pieces = piece_of_row(format);
     std::atomic<int64_t> first_bad{-1};
-    std::atomic<bool> out_of_memory{false};
     {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         prepare_encoder(format.id);
         parallel_for(source.rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
-            const std::unique_ptr<float[]> scratch(plain ? nullptr : new (std::nothrow) float[k + 1]);
-            if (!scratch && !plain) {
-                out_of_memory = true;
-                return;
-            }
+            const auto scratch =
+                plain ? nullptr : std::make_unique_for_overwrite<float[]>(static_cast<size_t>(k) + 1);
             for (int64_t r = begin; r < end; ++r) {
                 const float* row = source.load(r, table, scratch.get());
                 const float* importance = weights ? weights + r / rows_per_expert * k : nullptr;
@@ -85,7 +81,6 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
             }
         });
     }
-    if (out_of_memory) throw std::bad_alloc();
     return first_bad;
 }
 
@@ -102,7 +97,7 @@ void decode(const py::array& data, int format_id, py::array out, int element_typ
     require(data.nbytes() == rows * row_bytes, "output has the wrong size");
     const auto* blocks = static_cast<const uint8_t*>(data.data());
     void* target = out.mutable_data();
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     decode_tensor(table, format, blocks, target, static_cast<DecodedType>(element_type), rows * k, threads);
 }
 
@@ -116,7 +111,7 @@ py::object find_bad(const py::array& data, int format_id, int64_t elements, int 
     const auto* blocks = static_cast<const uint8_t*>(data.data());
     BadElement bad;
     {
-        py::gil_scoped_release release;
+        const Unlocked unlocked;
         bad = find_bad_element(table, format, blocks, elements, threads);
     }
     if (bad.index < 0) return py::none();

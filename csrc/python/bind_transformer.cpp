@@ -7,6 +7,7 @@
 #include <string>
 
 #include "python/bindings.hpp"
+#include "python/unlocked.hpp"
 #include "runtime/thread_pool.hpp"
 #include "targets/kernels.hpp"
 
@@ -59,7 +60,7 @@ void rms_norm(const Floats& x, const Floats& weight, Floats& out, float eps, int
     const float *from = x.data(), *w = weight.data();
     float* to = out.mutable_data();
     const auto kernel = kernels().transformer.rms_norm;
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     parallel_for(rows, 1, useful_threads(x.size(), threads),
                  [=](int64_t begin, int64_t end) { kernel(from, w, to, begin, end, n, eps); });
 }
@@ -79,7 +80,7 @@ void rope(Floats& x, const Floats& cos, const Floats& sin, bool interleaved, int
     rows.interleaved = interleaved;
     const int64_t count = x.shape(0), size = x.size();
     const auto kernel = kernels().transformer.rope;
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     parallel_for(count, 1, useful_threads(size, threads),
                  [&](int64_t begin, int64_t end) { kernel(rows, begin, end); });
 }
@@ -136,7 +137,7 @@ void store_kv(const Floats& k, const Floats& v, py::array& keys, py::array& valu
             {&k, &v, &keys});
     const float *k_rows = k.data(), *v_rows = v.data();
     void *to_keys = keys.mutable_data(), *to_values = values.mutable_data();
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     kind.store(k_rows, v_rows, to_keys, to_values, rows, position, cache);
 }
 
@@ -166,7 +167,7 @@ void attention(const Floats& q, const py::array& keys, const py::array& values, 
     const int64_t units = rows * a.heads;
     // One token: a thread takes whole groups, which share keys. A prompt: blocks of 16 units.
     const int64_t grain = rows == 1 ? a.heads / cache.kv_heads : 16;
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     parallel_for(units, grain, useful_threads(units * (position + rows) * cache.dim, threads),
                  [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
@@ -184,7 +185,7 @@ void gated(const Floats& gate, const Floats& up, Floats& out, const std::string&
     const float *g = gate.data(), *u = up.data();
     float* to = out.mutable_data();
     const int64_t size = gate.size();
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     parallel_for(size, 1024, useful_threads(size, threads),
                  [=](int64_t begin, int64_t end) { kernel(g, u, to, begin, end); });
 }
@@ -195,7 +196,7 @@ void add(Floats& x, const Floats& y, int threads) {
     const float* from = y.data();
     const int64_t size = x.size();
     const auto kernel = kernels().transformer.add;
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     parallel_for(size, 4096, useful_threads(size, threads),
                  [=](int64_t begin, int64_t end) { kernel(to, from, begin, end); });
 }

@@ -6,14 +6,15 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <span>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "runtime/cpus.hpp"
+#include "runtime/float_modes.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -52,15 +53,23 @@ struct Job {
     int64_t n, grain, grains, parts;  // parts of about equal numbers of grains
     int helpers;                      // workers that may take part
     Work work;
+    const FloatModes modes = FloatModes::now();  // the caller's
     std::atomic<int64_t> next{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr error{};  // of the first body that threw
     Cpus cpus;
 
     void run() {
         inside_body = true;
-        for (;;) {
-            const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
-            if (part >= parts) break;
-            body(context, start_of(part), part + 1 < parts ? start_of(part + 1) : n);
+        try {
+            for (;;) {
+                const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
+                if (part >= parts) break;
+                body(context, start_of(part), part + 1 < parts ? start_of(part + 1) : n);
+            }
+        } catch (...) {
+            if (!failed.exchange(true)) error = std::current_exception();
+            next.store(parts, std::memory_order_relaxed);  // what nobody has begun is left undone
         }
         inside_body = false;
     }
@@ -114,9 +123,13 @@ class Pool {
     void start_workers(int wanted) {
         while (workers_ < wanted) {
             try {
+                {
+                    const std::lock_guard<std::mutex> lock(mutex_);
+                    asleep_.resize(static_cast<size_t>(workers_) + 1);
+                }
                 std::thread([this, index = workers_] { work(index); }).detach();
-            } catch (const std::system_error&) {
-                return;  // no more threads to be had: the caller and the others do the work
+            } catch (const std::exception&) {
+                return;  // no more threads or memory to be had: the caller and the others do the work
             }
             ++workers_;
         }
@@ -134,7 +147,6 @@ class Pool {
             }
             if (generation == 0 || generation == seen) {
                 std::unique_lock<std::mutex> lock(mutex_);
-                if (asleep_.size() <= place) asleep_.resize(place + 1);
                 asleep_[place] = &self;
                 self.fall_asleep();
                 self.avoid(caller_cpu_.load(std::memory_order_relaxed));
@@ -153,6 +165,7 @@ class Pool {
                 seen = now;
                 if (index < job_->helpers) {
                     job_->cpus.spread();
+                    job_->modes.set();
                     job_->run();
                 }
             }
@@ -240,12 +253,12 @@ int get_num_threads() {
 }
 
 void set_num_threads(int count) {
-    chosen_threads.store(std::clamp(count, 1, kMaxThreads), std::memory_order_relaxed);
+    chosen_threads.store(std::clamp(count, 0, kMaxThreads), std::memory_order_relaxed);
 }
 
 const char* num_threads_error() {
     const std::string& error = environment_setting().error;
-    return error.empty() ? nullptr : error.c_str();
+    return error.empty() || chosen_threads.load(std::memory_order_relaxed) > 0 ? nullptr : error.c_str();
 }
 
 void parallel_ranges(int64_t n, int64_t grain, int threads, void (*body)(void*, int64_t, int64_t),
@@ -265,7 +278,10 @@ void parallel_ranges(int64_t n, int64_t grain, int threads, void (*body)(void*, 
         job.parts = std::min(grains, count * kPartsPerThread);
         job.helpers = static_cast<int>(count - 1);
         job.work = work;
-        if (pool().try_run(job)) return;
+        if (pool().try_run(job)) {
+            if (job.error) std::rethrow_exception(job.error);
+            return;
+        }
     }
     // One thread, a call from inside a body, or another caller has the workers.
     body(context, 0, n);

@@ -1,4 +1,5 @@
-// The one owner of threads. Work is split statically by rows, so results never depend on the count.
+// The one owner of threads. Work is split by rows, whose results depend neither on the part nor on the thread
+// that they fall to.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +9,8 @@ namespace bq {
 
 int hardware_threads();           // CPUs this process may use
 int get_num_threads();            // BLOCKQUANT_NUM_THREADS, else hardware_threads()
-void set_num_threads(int count);  // >= 1
-// nullptr, or what is wrong with BLOCKQUANT_NUM_THREADS (which is then ignored).
+void set_num_threads(int count);  // >= 1; 0: back to that
+// nullptr, or what is wrong with BLOCKQUANT_NUM_THREADS (which is then ignored), until set_num_threads.
 const char* num_threads_error();
 
 // Work of less than some 45 microseconds on one thread is brief: workers that sleep take as long to join it.
@@ -17,9 +18,10 @@ enum class Work { brief, any };
 
 // Calls body(context, begin, end) on disjoint ranges that cover [0, n), each but the last a multiple of
 // `grain` long, on at most `threads` threads (0: get_num_threads()) of which the caller is one. Returns when
-// all are done. May be called from several threads at once and after fork; a call from inside a body runs
-// inline. body must not throw. Workers that sleep are awakened for brief work only when it follows other
-// brief work at once.
+// all are done. May be called from several threads at once and after fork; a call from inside a body that
+// runs on several threads runs inline. What a body throws, the caller throws when all threads have stopped;
+// some ranges may then be left undone. Workers round floats and treat subnormal ones as the caller does.
+// Those that sleep are awakened for brief work only when it follows other brief work at once.
 void parallel_ranges(int64_t n, int64_t grain, int threads, void (*body)(void*, int64_t, int64_t),
                      void* context, Work work);
 

@@ -1,4 +1,4 @@
-// The vocabulary where the CPU has AVX-VNNI but not AVX-512 (Alder Lake and later, Zen 5 and later): vpdpbusd
+// The vocabulary where the CPU has AVX-VNNI but not AVX-512 (Alder Lake and later): vpdpbusd
 // and vpdpwssd on AVX2's registers. What is not here is as in AVX2.
 #pragma once
 

@@ -221,9 +221,8 @@ struct Scalar {
         const Words is_nan = where_more(bits & splat_vector<Words>(0x7fffffffu), 0x7f800000u);
         store_halves(p, select(is_nan, quiet, number));
     }
-    // Two vectors without signalling NaNs.
-    // Where the NaNs are those that plain_nans leaves or the processor makes, no rounding turns them into
-    // numbers.
+    // Two vectors whose NaNs are those that plain_nans leaves or the processor makes: no rounding turns them
+    // into numbers.
     static inline Floats plain_nans(Floats a) { return a; }
     static inline void store_bf16_plain_nans(uint16_t* p, Wide a, Wide b) { store_bf16(p, a, b); }
     static inline void store_bf16(uint16_t* p, Wide a, Wide b) {

@@ -163,7 +163,9 @@ struct StripAvx2 {
         value = _mm256_sub_epi32(value, _mm256_slli_epi32(small, 23));
         const __m256 too_much = _mm256_and_ps(_mm256_castsi256_ps(small), _mm256_set1_ps(0x1p-7f));
         const __m256 number = _mm256_sub_ps(_mm256_castsi256_ps(value), too_much);
-        return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, most)), number);
+        // Only without a sign it is the NaN that counts as zero.
+        const __m256i byte = _mm256_and_si256(a, _mm256_set1_epi32(0xff));
+        return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(byte, most)), number);
     }
     static BQ_INLINE void store(float* p, Floats a) { _mm256_storeu_ps(p, a); }
     static BQ_INLINE void store_bytes(uint8_t* p, Bytes a) {

@@ -136,7 +136,6 @@ struct StripAvx512 {
 
     static BQ_INLINE Floats zero() { return _mm512_setzero_ps(); }
     static BQ_INLINE Floats splat(float value) { return _mm512_set1_ps(value); }
-    static BQ_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
     static BQ_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static BQ_INLINE Floats mul_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     static BQ_INLINE Floats mul_sub_from(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
@@ -159,7 +158,10 @@ struct StripAvx512 {
         const __m512 value =
             _mm512_castsi512_ps(_mm512_mask_add_epi32(high, small, high, splat_ints(1 << 23)));
         const __m512 number = _mm512_mask_sub_ps(value, small, value, _mm512_set1_ps(0x1p-7f));
-        return _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(most, bits), number);
+        // Only without a sign it is the NaN that counts as zero.
+        const __m512i byte = _mm512_and_si512(a, splat_ints(0xff));
+        const auto none = _mm512_cmpeq_epi32_mask(byte, most);
+        return _mm512_maskz_mov_ps(static_cast<__mmask16>(~none), number);
     }
     static BQ_INLINE void store(float* p, Floats a) { _mm512_storeu_ps(p, a); }
 

@@ -34,9 +34,7 @@ namespace bq {
 namespace {
 
 template <class V, FormatId id>
-struct Strip {
-    static constexpr bool kKnown = false;
-};
+struct Strip;
 
 // All vectors of elements 32 g to 32 g + 31, in either of the two ways.
 template <class F, int g, bool... kInPlace, class Open, class Bytes>
@@ -51,7 +49,7 @@ BQ_INLINE void strip_weights(const Open& o, Bytes (&u)[8]) {
 // ---- blocks with float scales
 
 struct PlainStrip {
-    static constexpr bool kKnown = true, kSuper = false, kMinima = false;
+    static constexpr bool kSuper = false, kMinima = false;
     static constexpr int kRuns = 1, kScales = 1, kPlaces = 1, kParts = 1;
 };
 
@@ -214,7 +212,7 @@ struct Strip<V, FormatId::Q2_0> : F16ScaledStrip<V> {
 // With d, and dmin if there are minima, as headers.
 template <class V>
 struct SuperStrip {
-    static constexpr bool kKnown = true, kSuper = true, kMinima = false, kPairs = false;
+    static constexpr bool kSuper = true, kMinima = false, kPairs = false;
     static constexpr bool kShiftsRuns = false, kCodes = false;
     struct Codes {};
     template <int two, class Open>

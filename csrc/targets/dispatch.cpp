@@ -77,7 +77,8 @@ struct Tables {
 };
 
 const Tables& all_tables() {
-    static const Tables tables;
+    // Never destroyed: at the end of a process other threads may still be in a kernel.
+    static const Tables& tables = *new Tables;
     return tables;
 }
 
@@ -89,6 +90,7 @@ const KernelTable* find(const char* isa) {
 
 struct Choice {
     std::atomic<const KernelTable*> table;
+    std::atomic<bool> settled{false};  // by set_kernels: what the environment asks for no longer matters
     std::string error;
 
     Choice() : table(all_tables().available.back()) {
@@ -105,7 +107,7 @@ struct Choice {
 };
 
 Choice& choice() {
-    static Choice chosen;
+    static Choice& chosen = *new Choice;
     return chosen;
 }
 
@@ -127,12 +129,13 @@ bool set_kernels(const char* isa) {
     const KernelTable* found = find(isa);
     if (found == nullptr) return false;
     choice().table.store(found, std::memory_order_release);
+    choice().settled = true;
     return true;
 }
 
 const char* isa_error() {
-    const std::string& error = choice().error;
-    return error.empty() ? nullptr : error.c_str();
+    const Choice& chosen = choice();
+    return chosen.error.empty() || chosen.settled ? nullptr : chosen.error.c_str();
 }
 
 }  // namespace bq

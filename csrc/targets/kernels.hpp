@@ -180,7 +180,7 @@ std::span<const KernelTable* const> available_kernels();
 const KernelTable& kernels();
 // False when the CPU or the build lacks it.
 bool set_kernels(const char* isa);
-// nullptr, or what is wrong with BLOCKQUANT_ISA (the best table is then in use).
+// nullptr, or what is wrong with BLOCKQUANT_ISA (the best table is then in use, until set_kernels).
 const char* isa_error();
 
 }  // namespace bq

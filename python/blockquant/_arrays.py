@@ -68,18 +68,18 @@ def _from_dlpack(x: object, name: str) -> tuple[Array, bool]:
 
 
 def bf16_to_float32(bits: Array) -> npt.NDArray[np.float32]:
-    """The float32 values of bfloat16 bits (uint16)."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    """The float32 values of bfloat16 bits (uint16), C-contiguous."""
+    return (bits.astype(np.uint32, order="C") << 16).view(np.float32)
 
 
 def to_float32(x: object, name: str = "x") -> npt.NDArray[np.float32]:
-    """x as a C-contiguous float32 array; x itself where it already is one."""
-    if type(x) is np.ndarray and x.dtype == np.float32 and x.flags.c_contiguous:
+    """x as an aligned, C-contiguous float32 array; x itself where it already is one."""
+    if type(x) is np.ndarray and x.dtype == np.float32 and x.flags.c_contiguous and x.flags.aligned:
         return x
     array, code = take_floats(x, name)
     if code == BF16:
         return bf16_to_float32(array)
-    return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+    return np.require(np.asarray(array), np.float32, ["C", "A"]).reshape(array.shape)
 
 
 def output_dtype(dtype: npt.DTypeLike | str) -> tuple[np.dtype[Any], int]:
@@ -111,4 +111,6 @@ def check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arra
         raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}; expected {shape} and {dtype}")
     if not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError("out must be C-contiguous and writeable; pass a fresh array or leave it out")
+    if not out.flags.aligned:
+        raise ValueError(f"out starts at an address that no {dtype} has; pass a fresh array or leave it out")
     return out

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from blockquant import _core
 from blockquant._arrays import Array, check_out, to_float32
 from blockquant._formats import Format, find_format
-from blockquant._runtime import thread_count
+from blockquant._runtime import thread_count, whole_number
 from blockquant._tensor import Bytes, FloatArray, QuantizedTensor
 from blockquant.errors import BlockquantError
 
@@ -27,7 +27,7 @@ class PackedWeight:
     strips are the running kernels'.
     """
 
-    __slots__ = ("_data", "_format", "_kind", "_lanes")
+    __slots__ = ("__weakref__", "_data", "_format", "_kind", "_lanes")
     _data: Bytes
     _format: Format
     _kind: int
@@ -39,7 +39,10 @@ class PackedWeight:
         w.format.require_implemented()
         if w.ndim not in (2, 3):
             raise BlockquantError(f"w has shape {w.shape}; expected [N, K], or [E, N, K] for experts")
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        if isinstance(rows, bool):
+            raise TypeError(f"rows must be an integer, got {rows!r}")
+        rows = min(whole_number(rows, "rows"), 1 << 62)
+        if rows < 1:
             raise BlockquantError(f"rows must be an integer from 1 on, got {rows!r}")
         self._format, self._kind = w._format, w._kind
         self._lanes, strips = _core.lay_out_weights(w._data, w._kind, rows, thread_count(threads))
@@ -106,21 +109,24 @@ def matmul(
         x: activations [..., K], float32 (other floats are converted).
         w: weights [N, K]: a QuantizedTensor, a PackedWeight, or a float32 or float16 array. With `experts`,
             [E, N, K].
-        out: float32 [..., N], C-contiguous, to write into.
+        out: float32 [..., N], C-contiguous, to write into. It may overlap x (the product is then found beside it).
         threads: default `get_num_threads()`. The result does not depend on it.
         precision: ``"int8"`` quantizes activations to 8-bit integers in runs of 32 (of 256 where the weights are in
-            super-blocks of 256), as fast kernels do; ``"float32"`` multiplies the decoded weights in float32. Float
-            weights always take the second way.
+            super-blocks of 256), as fast kernels do: where they exceed 1e37, results may be infinite or NaN.
+            ``"float32"`` multiplies the decoded weights in float32. Float weights take the second way, except that
+            those of bfloat16 meet activations rounded to bfloat16 where the CPU multiplies these (avx512_bf16),
+            unless this is ``"float32"``.
         experts: for each row of x the index of its matrix in w, integers [...] in 0..E-1 (mixture of experts).
 
-    Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Five
-    and more rows of x with the same matrix (with a PackedWeight in strips 5 to 97 and more, by format) are summed in
-    another order than fewer: results then differ in the last bits (within 1e-5 of the largest product), but not with
-    what other rows there are.
+    Returns float32 [..., N]. Raises ValueError when the shapes do not fit, IndexError for an expert that w lacks. Many
+    rows of x with the same matrix are summed in another order than few: results then differ in the last bits (within
+    1e-5 of the largest product), but not with what other rows there are. Where that begins depends on the format and
+    the instruction set (mostly at 5 rows; at 9, 15 or more, also back and forth, with some formats, floats and
+    PackedWeights). A thread keeps the memory that it needed, up to some 64 MiB, for its next product.
     """
     if experts is None and (type(w) is QuantizedTensor or type(w) is PackedWeight):
         # What needs no conversion and fits goes straight to the core; the rest is told apart below.
-        exact = _PRECISIONS.get(precision)
+        exact = _PRECISIONS.get(precision) if type(precision) is str else None
         if exact is not None:
             threads_wanted = 0 if threads is None else thread_count(threads)
             lanes = w._lanes if type(w) is PackedWeight else 0
@@ -137,11 +143,16 @@ def matmul(
     elif isinstance(w, np.ndarray):
         data, kind, shape = _float_weights(w)
     else:
-        raise TypeError(f"w must be a QuantizedTensor, a PackedWeight or a numpy array, got {type(w).__name__}")
+        raise TypeError(
+            f"w must be a QuantizedTensor, a PackedWeight or a numpy array, got {type(w).__name__}"
+            + ("; take np.from_dlpack(w)" if hasattr(w, "__dlpack__") else "")
+        )
     if len(shape) != (2 if experts is None else 3):
+        hint = "; for [E, N, K] pass experts=, the matrix of each row of x" if len(shape) == 3 else ""
+        hint = "; of a single row w take w[i : i + 1]" if len(shape) == 1 else hint
         raise BlockquantError(
-            f"w has shape {shape}; expected [N, K]"
-            + ("" if experts is None else " with a leading axis for the experts")
+            f"w has shape {shape}; expected "
+            + ("[N, K]" + hint if experts is None else "[E, N, K], with a leading axis for the experts")
         )
     if activations.ndim == 0 or activations.shape[-1] != shape[-1]:
         raise BlockquantError(
@@ -149,16 +160,25 @@ def matmul(
             f"the last axis of x must have {shape[-1]} elements"
         )
     index = None if experts is None else _expert_index(experts, activations.shape[:-1])
-    if precision not in _PRECISIONS:
+    if not isinstance(precision, str) or precision not in _PRECISIONS:
         raise BlockquantError(f"precision must be 'int8' or 'float32', got {precision!r}")
     result_shape = (*activations.shape[:-1], shape[-2])
-    result = np.empty(result_shape, np.float32) if out is None else check_out(out, result_shape, np.dtype(np.float32))
+    target = None if out is None else check_out(out, result_shape, np.dtype(np.float32))
+    if target is None or np.may_share_memory(target, activations) or np.may_share_memory(target, data):
+        result = np.empty(result_shape, np.float32)
+    else:
+        result = target
     _core.matmul(activations, data, kind, result, thread_count(threads), _PRECISIONS[precision], index, lanes)
-    return cast(FloatArray, result)
+    if target is None or result is target:
+        return cast(FloatArray, result)
+    target[...] = result
+    return target
 
 
 def _expert_index(experts: npt.ArrayLike, rows: tuple[int, ...]) -> npt.NDArray[np.int32]:
     index = np.asarray(experts)
+    if index.size == 0 and isinstance(experts, list | tuple):
+        index = index.astype(np.int32)  # an empty list has no dtype of its own
     if index.dtype.kind not in "iu":
         raise TypeError(f"experts must be integers, got {index.dtype}")
     if index.shape != rows:

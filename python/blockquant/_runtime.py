@@ -20,7 +20,9 @@ def set_isa(name: str) -> None:
     Raises ValueError when this CPU or this build lacks it. The environment variable BLOCKQUANT_ISA does the same at
     start-up.
     """
-    if not _core.set_isa(name):
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, one of {', '.join(available_isas())}; got {type(name).__name__}")
+    if name not in available_isas() or not _core.set_isa(name):
         raise ValueError(f"cannot run instruction set {name!r} here; available: {', '.join(available_isas())}")
 
 
@@ -39,10 +41,18 @@ def thread_count(threads: int | None) -> int:
     """The number that the core takes: 0 for the default."""
     if threads is None:
         return 0
-    count = operator.index(threads)
+    count = whole_number(threads, "threads")
     if count < 1:
-        raise ValueError(f"threads must be at least 1, got {count}")
+        raise ValueError(f"threads must be at least 1, got {count}; None is the default")
     return min(count, 1024)
+
+
+def whole_number(value: object, name: str) -> int:
+    """value as an int; TypeError for what is no integer."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
 def get_num_threads() -> int:
@@ -50,6 +60,7 @@ def get_num_threads() -> int:
     return int(_core.get_num_threads())
 
 
-def set_num_threads(count: int) -> None:
-    """Set the number of threads that kernels use when a call does not say. Results never depend on it."""
+def set_num_threads(count: int | None) -> None:
+    """Set the number of threads that kernels use when a call does not say; None goes back to what the environment
+    says. Results never depend on it."""
     _core.set_num_threads(thread_count(count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -39,7 +40,7 @@ class QuantizedTensor:
     first axis. Tensors pickle.
     """
 
-    __slots__ = ("_data", "_format", "_kind")
+    __slots__ = ("__weakref__", "_data", "_format", "_kind")
     _data: Bytes
     _format: Format
     _kind: int  # the ggml type
@@ -48,7 +49,8 @@ class QuantizedTensor:
         found = find_format(format)
         array = np.asarray(data)
         if array.dtype != np.uint8:
-            raise TypeError(f"data must be uint8 bytes of blocks, got {array.dtype}")
+            hint = "; take np.frombuffer(data, np.uint8)" if isinstance(data, bytes) else ""
+            raise TypeError(f"data must be a uint8 array of the bytes of blocks, got {array.dtype}{hint}")
         if array.ndim == 0:
             raise BlockquantError("data must have at least one dimension")
         if array.shape[-1] % found.type_size:
@@ -117,6 +119,11 @@ class QuantizedTensor:
             raise TypeError("a single quantized row has no length along rows; use shape[-1] for its elements")
         return int(self._data.shape[0])
 
+    def __iter__(self) -> Iterator[QuantizedTensor]:
+        if self.ndim == 1:
+            raise TypeError("a single quantized row has no rows; dequantize() it to reach its elements")
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: SupportsIndex | slice | tuple[SupportsIndex | slice, ...]) -> QuantizedTensor:
         items = index if isinstance(index, tuple) else (index,)
         if len(items) >= self.ndim:
@@ -125,12 +132,15 @@ class QuantizedTensor:
                 f"dequantize() a row to reach its elements"
             )
         for item in items:
-            if not isinstance(item, slice) and not hasattr(item, "__index__"):
+            if isinstance(item, bool | np.ndarray) or not (isinstance(item, slice) or hasattr(item, "__index__")):
                 raise TypeError(f"rows are chosen by integers and slices, not {type(item).__name__}")
         return QuantizedTensor(self._data[items], self._format)
 
     def __repr__(self) -> str:
         return f"QuantizedTensor({self._format.name}, shape={self.shape}, {self.nbytes:,} bytes)"
+
+    def __copy__(self) -> QuantizedTensor:
+        return QuantizedTensor(self._data, self._format)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (QuantizedTensor, (np.array(self._data), self._format.name))

@@ -192,6 +192,26 @@ TEST_CASE("strips and results may lie as far apart as 64 bits tell") {
     });
 }
 
+TEST_CASE("strips of NVFP4 have the scales of its rows, whatever the byte") {
+    for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
+        if (id != FormatId::NVFP4) return;
+        Rng rng(34);
+        const int64_t k = 64, n = kernels.lanes, row_bytes = format_info(id).row_bytes(k);
+        const Input x(table, id, 1, k, rng);
+        for (int byte = 0; byte < 256; ++byte) {
+            CAPTURE(byte);
+            std::vector<uint8_t> w = random_bytes(static_cast<size_t>(n * row_bytes), rng);
+            for (int64_t r = 0; r < n; ++r)
+                std::fill_n(w.begin() + r * row_bytes, 4, static_cast<uint8_t>(byte));
+            std::vector<float> y(static_cast<size_t>(n), NAN);
+            const Ordered ordered(kernels, id, x.quantized);
+            kernels[id](strips_of(id, kernels.lanes, 1, k, w).data(), row_bytes, 0, 1, ordered.x, y.data(),
+                        n);
+            check_products(x, w, n, y);
+        }
+    });
+}
+
 TEST_CASE("products of strips take any bits") {
     for_each_strip_kernel([](const KernelTable& table, const StripKernels& kernels, FormatId id) {
         Rng rng(33);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 #include <utility>
@@ -17,9 +18,29 @@
 #endif
 
 #include "runtime/cpus.hpp"
+#include "runtime/float_modes.hpp"
 #include "runtime/thread_pool.hpp"
 
 using namespace bq;
+
+namespace {
+
+// For the calling thread; false where this is not known.
+bool flush_subnormals() {
+#if defined(__x86_64__) || defined(_M_X64)
+    _mm_setcsr(_mm_getcsr() | 0x8040);
+    return true;
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+    uint64_t modes;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(modes));
+    __asm__ volatile("msr fpcr, %0" : : "r"(modes | uint64_t{1} << 24));
+    return true;
+#else
+    return false;
+#endif
+}
+
+}  // namespace
 
 TEST_CASE("ranges are disjoint, cover everything and respect the grain") {
     for (int64_t n : {0, 1, 7, 64, 1000, 1001})
@@ -224,6 +245,62 @@ TEST_CASE("a call from inside a body runs inline") {
     CHECK(strangers == 0);
 }
 
+TEST_CASE("what a body throws reaches the caller, when all threads have stopped") {
+    for (const bool on_caller : {false, true})
+        for (int repeat = 0; repeat < 50; ++repeat) {
+            const auto caller = std::this_thread::get_id();
+            std::atomic<int> running{0}, begun{0};
+            bool caught = false;
+            try {
+                parallel_for(1000, 1, 4, [&](int64_t, int64_t) {
+                    ++running;
+                    const bool first = begun++ < 8;
+                    if (first) std::this_thread::sleep_for(std::chrono::microseconds(100));
+                    --running;
+                    if ((std::this_thread::get_id() == caller) == on_caller) throw std::bad_alloc();
+                });
+            } catch (const std::bad_alloc&) {
+                caught = true;
+            }
+            CHECK(running == 0);
+            if (on_caller) CHECK(caught);
+            // The threads work on, the caller's own with them.
+            std::atomic<int64_t> sum{0};
+            std::mutex mutex;
+            std::set<std::thread::id> seen;
+            parallel_for(64, 1, 4, [&](int64_t begin, int64_t end) {
+                sum += end - begin;
+                std::this_thread::sleep_for(std::chrono::microseconds(20));
+                const std::lock_guard<std::mutex> lock(mutex);
+                seen.insert(std::this_thread::get_id());
+            });
+            CHECK(sum == 64);
+            CHECK(seen.count(caller) == 1);
+        }
+}
+
+TEST_CASE("workers round and flush as the caller does") {
+    const FloatModes before = FloatModes::now();
+    const float smallest = 0x1p-126f;
+    const auto halves = [&] {  // what half of the smallest normal number is, on every thread
+        std::atomic<int> zeros{0}, others{0};
+        parallel_for(64, 1, 4, [&](int64_t begin, int64_t end) {
+            std::this_thread::sleep_for(std::chrono::microseconds(20));
+            volatile float number = smallest;
+            number = number * 0.5f;
+            (number == 0.0f ? zeros : others) += static_cast<int>(end - begin);
+        });
+        return std::pair(zeros.load(), others.load());
+    };
+    CHECK(halves() == std::pair(0, 64));
+    if (flush_subnormals()) {
+        const auto flushed = halves();
+        before.set();
+        CHECK(flushed == std::pair(64, 0));
+    }
+    CHECK(halves() == std::pair(0, 64));
+}
+
 TEST_CASE("the thread count can be set") {
     const int before = get_num_threads();
     CHECK(before >= 1);
@@ -231,8 +308,7 @@ TEST_CASE("the thread count can be set") {
     set_num_threads(3);
     CHECK(get_num_threads() == 3);
     set_num_threads(0);
-    CHECK(get_num_threads() == 1);
-    set_num_threads(before);
+    CHECK(get_num_threads() == before);
 }
 
 #if !defined(_WIN32) && !defined(BQ_EMULATED)
