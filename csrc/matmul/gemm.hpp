@@ -116,7 +116,7 @@ void matmul_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, int64_t
     using P = ChosenPanel<S, T, id, O>;
     P panel;
     multiply_panels<T, P::kRows, kPanelDepth>(
-        {begin, end, x.rows, x.k, y, ldy},
+        {begin, end, x.rows, x.k, x.block_rows, y, ldy},
         [&](int64_t n, int64_t at)
             BQ_INLINE_LAMBDA { prefetch<P::kBytes>(P::row_at(w, w_row_bytes, n, at)); },
         [&](int64_t n, int64_t at, int depth)

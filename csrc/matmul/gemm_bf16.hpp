@@ -70,7 +70,7 @@ static void matmul_bf16_panels(const uint8_t* w, int64_t w_row_bytes, int64_t be
     const auto* words = reinterpret_cast<const uint32_t*>(x.x);
     const int64_t words_of_row = (x.k + 1) / 2;
     multiply_panels<T, G::kRows, G::kDepth>(
-        {begin, end, x.rows, x.k, y, ldy},
+        {begin, end, x.rows, x.k, x.block_rows, y, ldy},
         [&](int64_t n, int64_t at)
             BQ_INLINE_LAMBDA { prefetch<2 * G::kDepth>(w + n * w_row_bytes + 2 * at); },
         [&](int64_t n, int64_t at, int depth)

@@ -95,7 +95,8 @@ void matmul_float_panels(const uint8_t* w, int64_t w_row_bytes, int64_t begin, i
     // A panel takes half of the level-1 cache, where the format's blocks allow.
     constexpr FloatSource source = float_source<S, id>();
     constexpr int kDepth = source.elements <= 128 && T::kLanes > 16 ? 128 : kFloatDepth;
-    multiply_float_panels<S, T, kDepth>(source, w, w_row_bytes, {begin, end, x.rows, x.k, y, ldy}, x);
+    multiply_float_panels<S, T, kDepth>(source, w, w_row_bytes,
+                                        {begin, end, x.rows, x.k, x.block_rows, y, ldy}, x);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "matmul/packed_rows.hpp"
 #include "matmul/strips.hpp"
+#include "runtime/caches.hpp"
 #include "runtime/thread_pool.hpp"
 #include "targets/strip_kernels.hpp"
 
@@ -88,6 +89,15 @@ int64_t spread_row(int64_t k, bool in_parts) {
     constexpr int64_t kPage = 1024, kLine = 16;
     if (!in_parts || k < kPage) return (k + kLine - 1) / kLine * kLine + kLine;
     return (k + kPage / 2 - kLine - 1) / kPage * kPage + kPage / 2 + kLine;
+}
+
+// Activation rows of row_bytes that pass each panel of weights: again and again, so that they should come
+// from a cache. An eighth of the largest one is what a thread may count on where threads and other processes
+// share it. Weights are unpacked once for each block.
+int64_t rows_of_block(int64_t row_bytes) {
+    constexpr int64_t kLeast = 132;
+    const int64_t cache = largest_cache();
+    return cache == 0 ? kMostBlockRows : std::clamp(cache / 8 / row_bytes, kLeast, kMostBlockRows);
 }
 
 // One call of multiply.
@@ -202,7 +212,8 @@ struct Product {
             });
         const float* const floats = copies_few ? copied : x;
         const auto packed = [&](const Segment& s) {
-            return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k};
+            return PackedFloats{reinterpret_cast<const float*>(scratch.at(s.packed_offset)), s.rows, w.k,
+                                rows_of_block(w.k * (rounds ? 2 : 4))};
         };
         pack_segments(shape.tile_rows, [&](const Segment& s, int64_t begin, int64_t end) {
             const float* const from = x + s.first * w.k;
@@ -254,7 +265,10 @@ struct Product {
                                  (end - begin) * w.k);
         });
         const auto packed = [&](const Segment& s) {
-            return PackedLayout::of(s.rows, w.k, shape).view(scratch.at(s.packed_offset), s.rows, w.k);
+            const PackedLayout packing = PackedLayout::of(s.rows, w.k, shape);
+            PackedRows rows = packing.view(scratch.at(s.packed_offset), s.rows, w.k);
+            rows.block_rows = rows_of_block(packing.bytes / s.rows);
+            return rows;
         };
         pack_segments(shape.tile_rows, [&](const Segment& s, int64_t begin, int64_t end) {
             pack_rows(all.part(s.first, s.rows), begin, end, shape, packed(s));

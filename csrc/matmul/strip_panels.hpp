@@ -112,7 +112,7 @@ void matmul_strip_panels(const uint8_t* strips, int64_t row_bytes, int64_t begin
     constexpr int kLanes = V::kLanes;
     Filler filler;
     multiply_panels<T, P::kRows, kPanelDepth>(
-        {kLanes * begin, kLanes * end, x.rows, x.k, y, ldy},
+        {kLanes * begin, kLanes * end, x.rows, x.k, x.block_rows, y, ldy},
         // Of the words of a strip, which are side by side, each row's share.
         [&](int64_t n, int64_t at) BQ_INLINE_LAMBDA {
             prefetch<Filler::kBytes>(strips + n / kLanes * kLanes * row_bytes +

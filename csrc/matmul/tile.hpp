@@ -7,21 +7,18 @@
 namespace bq {
 namespace {
 
-// Activation rows that pass a panel before the next one is unpacked. Their sums are kept side by side until
-// the last part of k: the rows of y are far apart, often by a power of two, so that they share few lines of
-// the caches.
-inline constexpr int kBlockRows = 528;
-
-// What a product of many rows computes: y[r * ldy + n] for begin <= n < end.
+// What a product of many rows computes: y[r * ldy + n] for begin <= n < end. Blocks of at most block_rows
+// activation rows pass a panel before the next one is unpacked.
 struct PanelRange {
-    int64_t begin, end, rows, k;
+    int64_t begin, end, rows, k, block_rows;
     float* y;
     int64_t ldy;
 };
 
 // The first row after the block of rows that starts at `begin`: blocks are about equal.
-static inline int64_t block_end(int64_t begin, int64_t rows, int tile_rows) {
-    const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+static inline int64_t block_end(int64_t begin, int64_t rows, int64_t block_rows, int tile_rows) {
+    const int64_t most = block_rows < 1 ? 1 : block_rows < kMostBlockRows ? block_rows : kMostBlockRows;
+    const int64_t blocks = (rows + most - 1) / most;
     const int64_t each = (rows + blocks - 1) / blocks;
     const int64_t end = begin + (each + tile_rows - 1) / tile_rows * tile_rows;
     return end < rows ? end : rows;
@@ -33,9 +30,11 @@ static inline int64_t block_end(int64_t begin, int64_t rows, int tile_rows) {
 template <class T, int kTileRows, int kDepth, class Ask, class Fill, class Multiply>
 BQ_INLINE void multiply_panels(const PanelRange& p, Ask&& ask, Fill&& fill, Multiply&& multiply) {
     constexpr int kLanes = T::kLanes;
-    alignas(64) float sums[kBlockRows + 2 * kTileRows][kLanes];
+    // Kept side by side until the last part of k: the rows of y are far apart, often by a power of two, so
+    // that they share few lines of the caches.
+    alignas(64) float sums[kMostBlockRows + 2 * kTileRows][kLanes];
     for (int64_t block = 0, next; block < p.rows; block = next) {
-        const int64_t to = block_end(block, p.rows, kTileRows);
+        const int64_t to = block_end(block, p.rows, p.block_rows, kTileRows);
         const int ahead_at_once = static_cast<int>(kLanes * kTileRows / (to - block)) + 1;
         next = to;
         for (int64_t n = p.begin; n < p.end; n += kLanes) {

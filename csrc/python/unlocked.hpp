@@ -6,14 +6,10 @@
 #include <chrono>
 #include <thread>
 
-#if defined(__GLIBCXX__)
-#include <cxxabi.h>
-#endif
-
 namespace bq {
 
 // Gives the interpreter's lock back while it lives. A thread that asks for the lock while the interpreter is
-// going away (a daemon thread) gets it no more. CPython before 3.14 then ends it, on glibc by unwinding its
+// going away (a daemon thread) gets it no more. CPython before 3.14 then ends it, with glibc by unwinding its
 // stack: that may neither leave a destructor nor run those of Python objects without the lock, so the thread
 // stops here for what is left of the process, as CPython 3.14 does.
 class Unlocked {
@@ -22,15 +18,11 @@ class Unlocked {
     Unlocked(const Unlocked&) = delete;
     Unlocked& operator=(const Unlocked&) = delete;
     ~Unlocked() {
-#if defined(__GLIBCXX__)
         try {
             PyEval_RestoreThread(state_);
-        } catch (abi::__forced_unwind&) {
+        } catch (...) {  // the unwinding; it may be caught as long as the handler is never left
             for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
         }
-#else
-        PyEval_RestoreThread(state_);
-#endif
     }
 
   private:

@@ -68,6 +68,9 @@ struct PanelShape {
     bool raised;  // activations go as unsigned bytes, 128 above
 };
 
+// Activation rows that pass a panel of weights before the next one is unpacked: at most so many.
+inline constexpr int64_t kMostBlockRows = 528;
+
 struct PackedRows {
     const int8_t* q;
     const int32_t* start;
@@ -75,6 +78,7 @@ struct PackedRows {
     const float* sums;
     int64_t rows;
     int64_t k;
+    int64_t block_rows = kMostBlockRows;
 };
 
 // Float activations as they are, float32 or bfloat16, `stride` elements from row to row.
@@ -92,6 +96,7 @@ struct PackedFloats {
     const float* x;
     int64_t rows;
     int64_t k;
+    int64_t block_rows = kMostBlockRows;
 };
 
 // One row of blocks, k elements, to floats. `out` need not be aligned.

@@ -6,6 +6,7 @@
 
 #include "encode/encode.hpp"
 #include "kernel_tables.hpp"
+#include "runtime/caches.hpp"
 #include "runtime/cpu_features.hpp"
 
 using namespace bq;
@@ -59,4 +60,15 @@ TEST_CASE("tables follow the CPU's features") {
     CHECK(has("neon"));
 #endif
     for (const char* name : cpu_feature_names()) CHECK(std::string(name) != "");
+}
+
+TEST_CASE("the largest cache has a size that caches have, or is not known") {
+    const int64_t bytes = largest_cache();
+    CAPTURE(bytes);
+    if (bytes != 0) {
+        CHECK(bytes >= 16 << 10);
+        CHECK(bytes <= int64_t{4} << 30);
+        CHECK(bytes % 1024 == 0);
+    }
+    CHECK(largest_cache() == bytes);
 }

@@ -115,6 +115,14 @@ TEST_CASE("products of more rows than a block do not depend on where blocks end"
             table[id].matmul_panels(w.data(), row_bytes, 0, n, x.packed, y.data(), n);
             CAPTURE(rows);
             check_products(x, w, n, y);
+            for (int64_t block : {-1, 1, 5, 132, 200, 9999}) {
+                CAPTURE(block);
+                PackedRows packed = x.packed;
+                packed.block_rows = block;
+                std::vector<float> same(rows * n, NAN);
+                table[id].matmul_panels(w.data(), row_bytes, 0, n, packed, same.data(), n);
+                CHECK(same == y);
+            }
         }
     });
 }
