@@ -148,12 +148,16 @@ def matmul(
             + ("; take np.from_dlpack(w)" if hasattr(w, "__dlpack__") else "")
         )
     if len(shape) != (2 if experts is None else 3):
-        hint = "; for [E, N, K] pass experts=, the matrix of each row of x" if len(shape) == 3 else ""
-        hint = "; of a single row w take w[i : i + 1]" if len(shape) == 1 else hint
-        raise BlockquantError(
-            f"w has shape {shape}; expected "
-            + ("[N, K]" + hint if experts is None else "[E, N, K], with a leading axis for the experts")
+        hints = {
+            1: "; of a single row take w[i : i + 1]",
+            3: "; for [E, N, K] pass experts=, the matrix of each row of x",
+        }
+        expected = (
+            "[N, K]" + hints.get(len(shape), "")
+            if experts is None
+            else "[E, N, K], with a leading axis for the experts"
         )
+        raise BlockquantError(f"w has shape {shape}; expected {expected}")
     if activations.ndim == 0 or activations.shape[-1] != shape[-1]:
         raise BlockquantError(
             f"x of shape {activations.shape} does not fit w of shape {shape}: "

@@ -22,8 +22,9 @@ def set_isa(name: str) -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, one of {', '.join(available_isas())}; got {type(name).__name__}")
-    if name not in available_isas() or not _core.set_isa(name):
+    if name not in available_isas():
         raise ValueError(f"cannot run instruction set {name!r} here; available: {', '.join(available_isas())}")
+    _core.set_isa(name)
 
 
 def cpu_info() -> dict[str, Any]:
