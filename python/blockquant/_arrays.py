@@ -69,7 +69,8 @@ def _from_dlpack(x: object, name: str) -> tuple[Array, bool]:
 
 def bf16_to_float32(bits: Array) -> npt.NDArray[np.float32]:
     """The float32 values of bfloat16 bits (uint16), C-contiguous."""
-    return (bits.astype(np.uint32, order="C") << 16).view(np.float32)
+    wide = bits.astype(np.uint32, order="C") << np.uint32(16)  # numpy before 2 makes int64 of one uint32 << 16
+    return np.asarray(wide).view(np.float32)
 
 
 def to_float32(x: object, name: str = "x") -> npt.NDArray[np.float32]:
