@@ -290,7 +290,9 @@ File parse(std::span<const uint8_t> bytes) {
             "the header counts " + number(n_metadata) + " metadata entries, more than the file has room for",
             16);
 
-    file.metadata.reserve(n_metadata);
+    // Counts are believed up to this many: a sparse file of zeros has room for any.
+    constexpr uint64_t believed = 1 << 16;
+    file.metadata.reserve(std::min(n_metadata, believed));
     for (uint64_t i = 0; i < n_metadata; ++i) {
         const std::string_view key = cursor.string("a metadata key", kMaxKeyBytes);
         if (key.empty()) cursor.fail("metadata key " + number(i) + " is empty");
@@ -303,11 +305,19 @@ File parse(std::span<const uint8_t> bytes) {
                     file.metadata[*twice].value.offset);
     file.alignment = read_alignment(file, bytes);
 
-    file.tensors.reserve(n_tensors);
-    for (uint64_t i = 0; i < n_tensors; ++i) file.tensors.push_back(read_tensor(cursor));
+    file.tensors.reserve(std::min(n_tensors, believed));
+    const auto occurs_twice = [&](std::string_view name) {
+        return Error("tensor name " + quoted(name) + " occurs twice", cursor.position());
+    };
+    for (uint64_t i = 0; i < n_tensors; ++i) {
+        const Tensor tensor = read_tensor(cursor);
+        // At once: zeros are entries, of nameless numbers, and a file of nothing else can have millions.
+        if (i > 0 && tensor.name == file.tensors.back().name) throw occurs_twice(tensor.name);
+        file.tensors.push_back(tensor);
+    }
     const auto name_of = [](const Tensor& t) { return t.name; };
     if (const auto twice = find_duplicate(file.tensors, name_of))
-        throw Error("tensor name " + quoted(file.tensors[*twice].name) + " occurs twice", cursor.position());
+        throw occurs_twice(file.tensors[*twice].name);
     place_tensors(file, cursor.position(), bytes.size());
     return file;
 }

@@ -135,6 +135,12 @@ TEST_CASE("what the header says wrongly is named") {
     deep.array(UInt8, 0);
     CHECK(contains(parse_error(deep), "nested"));
 
+    // The second of a million nameless tensors, each 24 zeros, ends the parse: 24 bytes of header and two
+    // entries.
+    const std::string nameless = parse_error(GgufBytes().header(1'000'000, 0).pad(25'000'000));
+    CHECK(contains(nameless, "tensor name '' occurs twice"));
+    CHECK(contains(nameless, "at byte 72"));
+
     GgufBytes wrong_type, not_power;
     wrong_type.header(0, 1).key("general.alignment", UInt64).u64(32);
     CHECK(contains(parse_error(wrong_type), "uint32"));
