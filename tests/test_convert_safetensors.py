@@ -82,6 +82,7 @@ BAD_HEADERS: dict[str, tuple[Any, str]] = {
     "many dims": (changed("b", shape=[1] * 9), "no valid shape"),
     "huge shape": (changed("b", shape=[2**62, 2**62]), "offsets give 24"),
     "zero times huge": (changed("b", shape=[0, 2**63]), "takes 0 bytes"),
+    "empty and huge": (changed("e", shape=[0, 2**70]), "'e' has the shape .*, which is beyond 64 bits"),
     "size": (changed("b", shape=[2, 4]), "takes 32 bytes, its offsets give 24"),
     "past the end": (
         changed("c", data_offsets=[32, 34], shape=[2]),

@@ -223,6 +223,56 @@ def test_sentencepiece_files(tmp_path: Path) -> None:
             assert "\n" not in str(error)  # noqa: PT017
 
 
+@pytest.mark.parametrize("kind", ["tokenizer.model", "tokenizer.json"])
+def test_added_tokens_beyond_the_model_are_left_out(kind: str, tmp_path: Path) -> None:
+    size = len(convert_models.pieces())
+    if kind == "tokenizer.model":
+        (tmp_path / kind).write_bytes(convert_models.sentencepiece_bytes())
+        convert_models.write_json(tmp_path / "added_tokens.json", {"[PAD]": size})
+    else:
+        tokenizer = convert_models.byte_fallback_tokenizer()
+        tokenizer["added_tokens"].append(convert_models.added(size, "[PAD]"))
+        convert_models.write_json(tmp_path / kind, tokenizer)
+    declared = {str(size + i): {"content": text, "special": True} for i, text in enumerate(("[PAD]", "<more>"))}
+    convert_models.write_json(
+        tmp_path / "tokenizer_config.json", {"pad_token": "[PAD]", "added_tokens_decoder": declared}
+    )
+    left_out: list[str] = []
+    found = tokenizer_metadata(tmp_path, size, left_out=left_out)
+    assert found["tokenizer.ggml.tokens"] == [text for text, _, _ in convert_models.pieces()]
+    assert "tokenizer.ggml.padding_token_id" not in found
+    assert left_out == [
+        f"2 added tokens, of which the first is '[PAD]' with id {size}: config.json's vocab_size is {size}"
+    ]
+    # Where the model has rows for them they are there.
+    whole = tokenizer_metadata(tmp_path, size + 2, left_out=left_out)
+    assert whole["tokenizer.ggml.tokens"][size:] == ["[PAD]", "<more>"]
+    assert len(left_out) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"post_processor": {"type": "Sequence", "processors": 5}}, None),
+        ({"post_processor": {"type": "Sequence", "processors": True}}, None),
+        ({"normalizer": {"type": "Sequence", "normalizers": 5}}, None),
+        ({"added_tokens": [{"id": 0, "content": ["x"]}]}, None),
+        ({"added_tokens": [{"id": 339, "content": ["x"]}]}, r"token \['x'\] has the id 339"),
+        ({"added_tokens": [{"id": 340, "content": {}}]}, r"token {} has the id 340"),
+    ],
+)
+def test_odd_files_beside_a_sentencepiece_file(changes: dict[str, Any], message: str | None, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(convert_models.sentencepiece_bytes())
+    plain = tokenizer_metadata(tmp_path, 340)
+    convert_models.write_json(tmp_path / "tokenizer.json", changes)
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
+            tokenizer_metadata(tmp_path, 340)
+        return
+    found = tokenizer_metadata(tmp_path, 340)
+    assert found["tokenizer.ggml.tokens"] == plain["tokenizer.ggml.tokens"]
+
+
 def test_the_sentencepiece_file_must_fit_the_model(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(convert_models.sentencepiece_bytes())
     with pytest.raises(ValueError, match="vocab_size is 300; the tokenizer belongs to another model"):

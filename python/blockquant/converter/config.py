@@ -11,16 +11,30 @@ from typing import Any
 from blockquant.errors import BlockquantError
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. Raises ValueError, naming the file, when it is not UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BlockquantError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def parse_json(path: Path) -> Any:
+    """The JSON in `path`, whatever it is. Raises ValueError when it is none."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BlockquantError(f"{path}: not valid JSON ({error})") from None
+
+
 def read_json(path: Path, required: bool = True) -> dict[str, Any]:
     """The JSON object in `path`; {} when it is absent and not `required`. Raises ValueError for anything else."""
     if not path.is_file():
         if required:
             raise BlockquantError(f"{path}: no such file")
         return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BlockquantError(f"{path}: not valid JSON ({error})") from None
+    value = parse_json(path)
     if not isinstance(value, dict):
         raise BlockquantError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value

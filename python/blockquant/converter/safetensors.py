@@ -122,6 +122,9 @@ class SafetensorsFile:
                     f"tensor {name!r} of shape {list(shape)} {dtype} takes {prod(shape) * item.itemsize} bytes, "
                     f"its offsets give {end - begin}"
                 )
+            if prod(max(1, n) for n in shape) * item.itemsize >= 2**63:
+                # Of an empty tensor: numpy counts what its other dimensions would hold.
+                raise self._error(f"tensor {name!r} has the shape {list(shape)}, which is beyond 64 bits")
             spans.append((begin, end, name))
             start = self._data_start + begin
             flat = np.frombuffer(self._map, item, count=prod(shape), offset=start) if end > begin else np.empty(0, item)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from blockquant.converter.config import read_json
+from blockquant.converter.config import read_json, read_text
 from blockquant.errors import BlockquantError
 
 # Role in Hugging Face's files -> role in GGUF's key (which misspells the separator).
@@ -48,7 +48,7 @@ def _templates(processor: object) -> Iterator[Mapping[str, Any]]:
     """The post-processors of a tokenizer.json, flattened."""
     if isinstance(processor, Mapping):
         if processor.get("type") == "Sequence":
-            for part in processor.get("processors") or ():
+            for part in _list(processor, "processors"):
                 yield from _templates(part)
         else:
             yield processor
@@ -64,8 +64,13 @@ def _edge_token(template: object, last: bool) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def special_metadata(directory: Path, tokenizer: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """`tokenizer.ggml.*_token_id`, `tokenizer.ggml.add_*_token` and `tokenizer.chat_template`, in llama.cpp's order."""
+def special_metadata(
+    directory: Path, tokenizer: Mapping[str, Any], vocab_size: int, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`tokenizer.ggml.*_token_id`, `tokenizer.ggml.add_*_token` and `tokenizer.chat_template`, in llama.cpp's order.
+
+    Ids that no other file gives come from `config`, default the config.json of the directory.
+    """
     declared = read_json(directory / "tokenizer_config.json", required=False)
     texts = {role: token_text(declared.get(f"{role}_token")) for role in (*_ROLES, "cls")}
     texts["bos"] = texts["bos"] or texts["cls"]
@@ -91,11 +96,12 @@ def special_metadata(directory: Path, tokenizer: Mapping[str, Any], vocab_size: 
 
     ids: dict[str, int] = {}
     by_text = {
-        entry.get("content"): entry.get("id")
+        entry["content"]: entry.get("id")
         for entry in _list(tokenizer, "added_tokens")
-        if isinstance(entry, Mapping)
+        if isinstance(entry, Mapping) and isinstance(entry.get("content"), str)
     }
-    config = read_json(directory / "config.json", required=False)
+    if config is None:
+        config = read_json(directory / "config.json", required=False)
     for role in roles:
         flag = declared.get(f"add_{role}_token")
         if role in _ADDABLE and isinstance(flag, bool):
@@ -130,11 +136,11 @@ def chat_template_metadata(directory: Path, declared: Mapping[str, Any]) -> dict
     template: Any = declared.get("chat_template")
     jinja = directory / "chat_template.jinja"
     if template is None and jinja.is_file():
-        template = jinja.read_text("utf-8")
+        template = read_text(jinja)
         more = sorted((directory / "additional_chat_templates").glob("*.jinja"))
         if more:
             template = [{"name": "default", "template": template}]
-            template += [{"name": path.stem, "template": path.read_text("utf-8")} for path in more]
+            template += [{"name": path.stem, "template": read_text(path)} for path in more]
     elif template is None:
         template = read_json(directory / "chat_template.json", required=False).get("chat_template")
     if template is None:
