@@ -15,6 +15,7 @@ import gguf as gguf_py
 import numpy as np
 import pytest
 from blockquant import gguf
+from blockquant.cli.app import run
 from blockquant.converter.floats import to_bfloat16_bits
 
 LONG = "conditioner.embedders.1.model.transformer.resblocks.11.attn.in_proj_weight"
@@ -196,6 +197,18 @@ def test_faults(make: Any, message: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out.gguf").exists()
 
 
+def test_a_folder_and_an_index_are_not_replaced(source: Path, tmp_path: Path) -> None:
+    index = tmp_path / "m.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(TENSORS, source.name)}))
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+    for given, out in ((index, index), (index, source), (tmp_path, config), (tmp_path, index)):
+        before = out.read_bytes()
+        with pytest.raises(ValueError, match="is the input"):
+            bq.convert(given, out, "auto")
+        assert out.read_bytes() == before
+
+
 def test_the_input_is_not_replaced(source: Path) -> None:
     before = source.read_bytes()
     with pytest.raises(ValueError, match="is the input"):
@@ -211,6 +224,32 @@ def test_what_is_not_finite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"tensor 'a.weight': x\[8, 3\] is inf, .* \(x begins at row 32\)"):
         bq.convert(tmp_path / "m.safetensors", tmp_path / "out.gguf", "Q4_0")
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize("dtype", ["auto", "f16", "Q4_0"])
+def test_doubles_beyond_float32_are_found(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blockquant.converter.generic._PIECE_ELEMENTS", 16 * 64)
+    array = values(64, 64).astype(np.float64)
+    array[40, 3], array[41, 5] = -1e300, 1e39
+    (tmp_path / "m.safetensors").write_bytes(convert_models.safetensors_bytes({"a.weight": ("F64", array)}))
+    message = r"tensor 'a.weight': x\[8, 3\] is -1e\+300, beyond the range of float32; .* \(x begins at row 32\)"
+    with pytest.raises(ValueError, match=message):
+        bq.convert(tmp_path / "m.safetensors", tmp_path / "out.gguf", dtype)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_doubles_that_are_not_finite_stay(tmp_path: Path) -> None:
+    array = np.array([np.inf, -np.inf, np.nan, 1.5, 3e38])
+    (tmp_path / "m.safetensors").write_bytes(convert_models.safetensors_bytes({"a.bias": ("F64", array)}))
+    bq.convert(tmp_path / "m.safetensors", tmp_path / "out.gguf", "auto")
+    np.testing.assert_array_equal(gguf.open(tmp_path / "out.gguf").tensors["a.bias"], array.astype(np.float32))
+
+
+def test_the_command_line_takes_empty_tensors_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = {"a.weight": ("F32", np.zeros((0, 256), np.float32))}
+    (tmp_path / "m.safetensors").write_bytes(convert_models.safetensors_bytes(tensors))
+    assert run(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "out.gguf"), "--dtype", "auto"]) == 0
+    assert "1 tensors, 0.0 million parameters, 0.0 MB, " in capsys.readouterr().out
 
 
 def test_empty_tensors(tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ def convert(
     if as_json:
         print(json.dumps(_as_dict(done, seconds)))
         return
-    bits = 8 * done.nbytes / done.parameters
+    bits = f" ({8 * done.nbytes / done.parameters:.2f} bits each)" if done.parameters else ""
     print(
         f"{done.path}: {done.architecture}, {done.dtype}, {done.tensors} tensors, {done.parameters / 1e6:,.1f} million "
-        f"parameters, {done.nbytes / 1e6:,.1f} MB ({bits:.2f} bits each), {seconds:.1f} s"
+        f"parameters, {done.nbytes / 1e6:,.1f} MB{bits}, {seconds:.1f} s"
     )
     for line in notes(done):
         print(printable(line))
@@ -105,6 +105,7 @@ def _as_dict(done: Any, seconds: float) -> dict[str, Any]:
         "without_weights": list(done.unweighted),
         "renamed": dict(done.renamed),
         "reshaped": {name: list(shape) for name, shape in done.reshaped.items()},
+        "left_out": list(done.left_out),
     }
 
 
@@ -125,6 +126,7 @@ def notes(done: Any) -> list[str]:
         lines.append(f"{original} is too long a name: {name}")
     for name, shape in done.reshaped.items():
         lines.append(f"{name}: the first of the dimensions {' x '.join(map(str, shape))} are merged")
+    lines += [f"left out: {line}" for line in done.left_out]
     return lines
 
 

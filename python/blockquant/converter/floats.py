@@ -7,14 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blockquant.errors import BlockquantError
+
 
 def to_float32(data: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Elements of a stored dtype (BF16 given as uint16 bits) as float32."""
+    """Elements of a stored dtype (BF16 given as uint16 bits) as float32.
+
+    Raises ValueError for a finite float64 beyond the range of float32, naming the first.
+    """
     if dtype == "BF16":
         widened: NDArray[np.float32] = (data.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return widened
     with np.errstate(over="ignore", invalid="ignore"):
-        return data.astype(np.float32)
+        values = data.astype(np.float32)
+    if dtype == "F64" and (lost := np.isinf(values) & np.isfinite(data)).any():
+        index = np.unravel_index(int(np.argmax(lost)), lost.shape)
+        at = ", ".join(map(str, index))
+        raise BlockquantError(f"x[{at}] is {data[index]:g}, beyond the range of float32; scale the weights down first")
+    return values
 
 
 def to_bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:

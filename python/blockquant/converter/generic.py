@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockquant import gguf
+from blockquant._tensor import QuantizedTensor
 from blockquant.converter.config import read_json
 from blockquant.converter.safetensors import is_weights_file, open_weights
 from blockquant.converter.writing import (
@@ -79,7 +80,7 @@ class _Kept:
     def pieces(self) -> Iterator[tuple[Any, str]]:
         data, dtype = self.source.data, self.source.dtype
         if not isinstance(data, np.ndarray):  # a QuantizedTensor
-            yield data, dtype
+            yield QuantizedTensor(data.data.reshape(*self.shape[:-1], data.data.shape[-1]), data.format), dtype
             return
         if data.size == 0:
             return
@@ -92,7 +93,7 @@ class _Kept:
         if self.format not in _INTEGERS:
             return data, dtype
         if dtype == "U64" and data.size and data.max() > np.iinfo(np.int64).max:
-            raise BlockquantError(f"tensor {self.source.name!r}: {data.max()} does not fit GGUF's 64-bit integers")
+            raise BlockquantError(f"{data.max()} does not fit GGUF's 64-bit integers")
         return data.astype(_INTEGERS[self.format]), self.format
 
 
@@ -119,7 +120,7 @@ def convert_generic(
     """Write weights of any kind; `convert` describes the arguments."""
     metadata = {"general.architecture": architecture or "unknown", "general.name": source.resolve().stem}
     tensors = open_weights(source)
-    check_output(out, {tensor.file.path for tensor in tensors.values()})
+    check_output(out, (source, *{tensor.file.path for tensor in tensors.values()}, *options.files(dtype)))
     return write_tensors(tensors, out, metadata, dtype, options, threads, progress)
 
 
@@ -154,7 +155,7 @@ def write_tensors(
     plan = Plan(keys, kept, formats)
     if recipe is not None:
         plan = apply_recipe(plan, recipe, options)
-    check_output(out)
+    check_output(out, options.files(dtype))
     nbytes = write(out, plan, None, threads, progress)
     return Conversion(
         out,

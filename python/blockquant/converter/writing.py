@@ -67,6 +67,13 @@ class RecipeOptions:
         if given:
             raise BlockquantError(f"{given[0]} goes with a recipe such as Q4_K_M; {dtype!r} has no use for it")
 
+    def files(self, dtype: object) -> Iterator[Path]:
+        """The files that say how to quantize: the importance matrix, and the recipe that `dtype` is the path of."""
+        if isinstance(self.imatrix, (str, os.PathLike)):
+            yield Path(self.imatrix)
+        if str(dtype).lower().endswith(".toml"):
+            yield Path(str(dtype))
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -85,6 +92,8 @@ class Conversion:
     """Names in the file of tensors whose own name GGUF cannot hold."""
     reshaped: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     """Shapes of tensors that have more dimensions than GGUF can hold."""
+    left_out: tuple[str, ...] = field(default=(), repr=False)
+    """What the source says and the file does not, a line each, such as added tokens that the model has no rows for."""
 
     @property
     def kept(self) -> tuple[Choice, ...]:
@@ -173,11 +182,22 @@ def _once(choice: Choice, stored: str) -> Choice:
 
 
 def check_output(out: Path, sources: Iterable[Path] = ()) -> None:
-    """ValueError when the file cannot appear where it should, or would replace what it is made of."""
+    """ValueError when the file cannot appear where it should, or would replace what it is made of.
+
+    `sources` are files and folders; of a folder every file is one, other GGUF files aside.
+    """
     if not out.resolve().parent.is_dir():
         raise BlockquantError(f"{out}: the directory {out.resolve().parent} does not exist; make it first")
-    if out.exists() and any(os.path.samefile(path, out) for path in sources):
-        raise BlockquantError(f"{out} is the input: write to another file")
+    if out.is_file():
+        files = (file for path in sources for file in (_files_of(path) if path.is_dir() else (path,)))
+        if any(file.is_file() and os.path.samefile(file, out) for file in files):
+            raise BlockquantError(f"{out} is the input: write to another file")
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """The files of a model's folder and of the folders in it, such as additional_chat_templates."""
+    for pattern in ("*", "*/*"):
+        yield from (path for path in folder.glob(pattern) if path.suffix.lower() != ".gguf")
 
 
 def write(out: Path, plan: Plan, base: str | None, threads: int | None, progress: Progress | None) -> int:
@@ -190,21 +210,26 @@ def write(out: Path, plan: Plan, base: str | None, threads: int | None, progress
     done = 0
     with gguf.create(out, plan.metadata, tensors=shapes) as writer:
         for tensor in plan.tensors:
-            at = 0
-            for data, dtype in tensor.pieces():
-                try:
-                    parts = list(_encode(data, dtype, base, plan, tensor, at, threads))
-                except ValueError as error:
-                    where = f" (x begins at row {at})" if at else ""
-                    raise BlockquantError(f"tensor {tensor.name!r}: {error}{where}") from None
+            for parts in _encoded(tensor, base, plan, threads):
                 for rows in parts:
                     writer.add_rows(tensor.name, rows)
                     done += rows.nbytes
-                at += len(data) if data.ndim else 1
                 tensor.release()
                 if progress is not None:
                     progress(tensor.name, done, total)
     return out.stat().st_size
+
+
+def _encoded(tensor: Planned, base: str | None, plan: Plan, threads: int | None) -> Iterator[list[Rows]]:
+    """The pieces of a tensor in its format. Raises ValueError for what is wrong in one, naming the tensor and row."""
+    at = 0
+    try:
+        for data, dtype in tensor.pieces():
+            yield list(_encode(data, dtype, base, plan, tensor, at, threads))
+            at += len(data) if data.ndim else 1
+    except ValueError as error:
+        where = f" (x begins at row {at})" if at else ""
+        raise BlockquantError(f"tensor {tensor.name!r}: {error}{where}") from None
 
 
 def _encode(
