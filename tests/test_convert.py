@@ -19,6 +19,7 @@ from blockquant.converter import convert
 from blockquant.converter.families import families
 from blockquant.converter.floats import to_bfloat16_bits, to_float32, to_format
 from blockquant.converter.safetensors import SafetensorsFile
+from blockquant.imatrix import Entry, Imatrix
 from blockquant.quantizer import quantize_file
 from record_convert import DATA, EXAMPLE, describe
 
@@ -139,6 +140,18 @@ def retoken(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     convert_models.write_json(path, tokenizer)
 
 
+def deepen(path: Path, key: str, inner: str) -> None:
+    tokenizer = json.loads(path.read_text("utf-8"))
+    step = f'{{"type": "Sequence", "{inner}": ['
+    tokenizer[key] = "HERE"
+    path.write_text(json.dumps(tokenizer).replace('"HERE"', step * 3000 + "]}" * 3000), "utf-8")
+
+
+def recode(directory: Path) -> None:
+    (directory / "tokenizer_config.json").unlink()
+    (directory / "chat_template.jinja").write_bytes(b"\xff\xfe")
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -187,6 +200,15 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "none that GGUF has a name for.*--pre-tokenizer.*qwen2",
     ),
     "vocabulary": (lambda d: edit(d, vocab_size=300), "shape.*config.json makes it"),
+    "deep steps": (
+        lambda d: deepen(d / "tokenizer.json", "post_processor", "processors"),
+        "tokenizer.json: (its steps are nested too deeply|not valid JSON)",
+    ),
+    "token text": (
+        lambda d: retoken(d, lambda t: t["added_tokens"][0].update(content=["x"], special=False)),
+        r"tokenizer.json: token \['x'\] has the id 299",
+    ),
+    "not utf-8": (lambda d: recode(d), r"chat_template\.jinja: not UTF-8 at byte 0; save it as UTF-8"),
     "tokens": (
         lambda d: retoken(d, lambda t: t["added_tokens"][0].update(id=4000)),
         "has id 4000 and config.json's vocab_size is 312",
@@ -204,6 +226,36 @@ def test_bad_input_is_one_line_and_no_file(fault: str, tmp_path: Path) -> None:
         convert(directory, tmp_path / "out.gguf", "f16")
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "README.md", "chat/x.jinja"])
+def test_files_of_the_source_are_not_replaced(name: str, tmp_path: Path) -> None:
+    directory = convert_models.llama3(tmp_path)
+    path = directory / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("# mine\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="is the input: write to another file"):
+        convert(directory, path, "f16")
+    (tmp_path / "link").hardlink_to(path)
+    with pytest.raises(ValueError, match="is the input"):
+        convert(directory, tmp_path / "link", "f16")
+    assert path.read_bytes() == before
+    for _ in range(2):  # a GGUF file in the folder is no source
+        convert(directory, directory / "out.gguf", "f16")
+
+
+def test_the_recipe_and_the_importance_matrix_are_not_replaced(tmp_path: Path) -> None:
+    recipe, matrix = tmp_path / "mine.toml", tmp_path / "imatrix.gguf"
+    recipe.write_text('name = "MINE"\nformat = "Q4_0"\n')
+    entry = Entry(np.ones(64, np.float32), np.array([1]))
+    Imatrix({"blk.0.ffn_up.weight": entry}).save(matrix)
+    for path in (recipe, matrix):
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match="is the input"):
+            convert(convert_models.llama3(tmp_path), path, recipe, imatrix=matrix)
+        assert path.read_bytes() == before
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

@@ -181,6 +181,89 @@ def test_tied_weights_that_differ_are_both_written(tmp_path: Path) -> None:
     assert "output.weight" not in save(tensors, tmp_path / "o.gguf", config=config)
 
 
+class Copied:
+    """An array that numpy gets a copy of, as from a file that is read when it is looked at."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self._array.copy()
+
+
+def test_tied_weights_are_told_from_copies(tmp_path: Path) -> None:
+    source, tensors = folder_and_tensors(tmp_path)
+    config = json.loads((source / "config.json").read_text("utf-8")) | {"tie_word_embeddings": True}
+    copied = {name: Copied(tensor) for name, tensor in tensors.items()}
+    got = save(copied, tmp_path / "o.gguf", config=config)
+    np.testing.assert_array_equal(got["output.weight"], tensors["lm_head.weight"])
+    copied["lm_head.weight"] = copied["model.embed_tokens.weight"]
+    assert "output.weight" not in save(copied, tmp_path / "o.gguf", config=config)
+
+
+def test_special_ids_come_from_the_config_that_is_given(tmp_path: Path) -> None:
+    source, tensors = folder_and_tensors(tmp_path)
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    config = json.loads((source / "config.json").read_text("utf-8")) | {"eos_token_id": 301, "pad_token_id": 303}
+    for stale in (None, {**config, "eos_token_id": 302}):
+        if stale is not None:
+            convert_models.write_json(tokenizer / "config.json", stale)
+        bq.save_gguf(tensors, tmp_path / "o.gguf", config=config, tokenizer=tokenizer)
+        metadata = gguf.open(tmp_path / "o.gguf").metadata
+        ids = [metadata[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos", "padding")]
+        assert ids == [299, 301, 303]
+
+
+def test_a_folder_that_was_not_given_is_not_read(tmp_path: Path) -> None:
+    source, tensors = folder_and_tensors(tmp_path)
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    bq.save_gguf(tensors, tmp_path / "Model-7B.gguf", config=config)
+    before = (tmp_path / "Model-7B.gguf").read_bytes()
+    other = tmp_path / "Model-7B"
+    other.mkdir()
+    (other / "README.md").write_text("---\nlicense: gpl-3.0\nname: Another\n---\n")
+    convert_models.write_json(other / "generation_config.json", {"temperature": 0.1})
+    bq.save_gguf(tensors, tmp_path / "Model-7B.gguf", config=config)
+    assert (tmp_path / "Model-7B.gguf").read_bytes() == before
+    assert gguf.open(tmp_path / "Model-7B.gguf").metadata["general.name"] == "Model 7B"
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_what_the_folders_hold_is_not_replaced(name: str, tmp_path: Path) -> None:
+    source, tensors = folder_and_tensors(tmp_path)
+    before = (source / name).read_bytes()
+    other = tmp_path / "tokenizer"
+    other.mkdir()
+    (other / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    for options in ({"config": source}, {"config": source, "tokenizer": other}):
+        with pytest.raises(ValueError, match="is the input"):
+            bq.save_gguf(tensors, source / name, **options)
+    with pytest.raises(ValueError, match="is the input"):
+        bq.save_gguf(tensors, other / "tokenizer.json", config=source, tokenizer=other)
+    assert (source / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 2, 64), (0, 3, 2, 2, 64)])
+def test_quantized_tensors_of_five_dimensions_are_reshaped_too(shape: tuple[int, ...], tmp_path: Path) -> None:
+    blocks = bq.quantize(np.random.default_rng(2).standard_normal(shape, np.float32), "Q8_0")
+    done = bq.save_gguf({"x": blocks}, tmp_path / "o.gguf", "mine")
+    assert done.reshaped == {"x": shape}
+    stored = gguf.open(tmp_path / "o.gguf").tensors["x"]
+    assert stored.shape == (shape[0] * 3, 2, 2, 64)
+    assert stored.data.tobytes() == blocks.data.tobytes()
+
+
+@pytest.mark.parametrize("value", [5, "", None, gguf.TypedValue(5, gguf.ValueType.UINT32)])
+def test_the_architecture_is_a_text(value: Any, tmp_path: Path) -> None:
+    source, tensors = folder_and_tensors(tmp_path)
+    for given, options in ((held(), {}), (tensors, {"config": source})):
+        with pytest.raises(ValueError, match=r"general.architecture is .*; expected a name such as 'llama'"):
+            bq.save_gguf(given, tmp_path / "o.gguf", metadata={"general.architecture": value}, **options)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -19,6 +19,7 @@ from blockquant.converter.pipeline import convert_checkpoint
 from blockquant.converter.safetensors import StoredTensor
 from blockquant.converter.writing import Conversion, PathLike, Progress, RecipeOptions
 from blockquant.errors import BlockquantError
+from blockquant.gguf import TypedValue
 from blockquant.recipes import Recipe
 from blockquant.recipes.planner import Overrides
 
@@ -81,7 +82,7 @@ def save_gguf(
         recipe: as `convert` takes its `dtype`: "auto" keeps the floats as they are.
         config: the model's config as a mapping, or the folder that holds config.json.
         tokenizer: the folder with tokenizer.json, and generation_config.json and README.md if there are any; default
-            the folder of `config`. Without one the file has no vocabulary.
+            the folder of `config`. Without either the file has no vocabulary, and its name is the model's.
         imatrix, overrides, pure, output_tensor_type, token_embedding_type, threads: as for `quantize_file`.
         progress: called as progress(tensor name, bytes written, bytes in all).
 
@@ -100,12 +101,15 @@ def save_gguf(
             keys = {"general.architecture": architecture, **keys}
         if "general.architecture" not in keys:
             raise BlockquantError("save_gguf needs the architecture of the file, such as 'llama', or a config")
+        _check_architecture(keys["general.architecture"])
         if any(name in held for name in _EMBEDDINGS) and keys["general.architecture"] in _converted():
             raise BlockquantError(
                 f"the tensors have Hugging Face's names: give config= for a {keys['general.architecture']} file, "
                 "or name them as GGUF does (token_embd.weight)"
             )
         return write_tensors(held, out, keys, recipe, options, threads, progress)
+    if metadata is not None and "general.architecture" in metadata:
+        _check_architecture(metadata["general.architecture"])
     values, folder = _take_config(config, architecture)
     directory = Path(tokenizer) if tokenizer is not None else folder
     # As in a saved folder: by name, and the output matrix only where it is one of its own.
@@ -122,7 +126,7 @@ def save_gguf(
         values,
         family,
         cast("Mapping[str, StoredTensor]", ordered),
-        directory or out.with_suffix(""),
+        directory,
         out,
         recipe,
         options,
@@ -130,6 +134,7 @@ def save_gguf(
         progress,
         vocabulary=vocabulary,
         given=metadata,
+        sources=() if folder is None else (folder,),
     )
 
 
@@ -152,6 +157,12 @@ def _take_config(config: Mapping[str, Any] | PathLike, architecture: str | None)
     return values, folder
 
 
+def _check_architecture(value: Any) -> None:
+    text = value.value if isinstance(value, TypedValue) else value
+    if not isinstance(text, str) or not text:
+        raise BlockquantError(f"general.architecture is {text!r:.80}; expected a name such as 'llama'")
+
+
 def _converted() -> set[str]:
     """The architectures that a config leads to."""
     return {family.arch for family in families.values()}
@@ -160,15 +171,17 @@ def _converted() -> set[str]:
 def _is_tied(name: str, state_dict: Mapping[str, Any]) -> bool:
     """Whether this is the token embedding under its second name, which no saved folder has."""
     return name.endswith("lm_head.weight") and any(
-        other.endswith("embed_tokens.weight") and _address(state_dict[name]) == _address(state_dict[other])
-        for other in state_dict
+        other.endswith("embed_tokens.weight") and _is_same(state_dict[name], state_dict[other]) for other in state_dict
     )
 
 
-def _address(tensor: Any) -> int:
-    if hasattr(tensor, "data_ptr"):
-        return int(tensor.data_ptr())
-    return int(np.asarray(tensor).ctypes.data)
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether both are one tensor: the object, or the memory where a tensor has memory of its own to look at."""
+    if hasattr(a, "data_ptr") and hasattr(b, "data_ptr"):
+        return bool(a.data_ptr() == b.data_ptr())
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return bool(a.ctypes.data == b.ctypes.data)
+    return a is b
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,12 @@ def convert(
         architecture: take the weights as they are named, whatever they are, as a file of this architecture ("flux").
         imatrix, overrides, pure, output_tensor_type, token_embedding_type: as `quantize_file` takes them.
 
+    Returns what was written; its `left_out` says what of the source is not in the file.
+
     Raises:
         ValueError: no config.json, an unsupported architecture, missing or unexpected tensors, a damaged file, a
-            tokenizer that GGUF cannot hold, an unknown dtype. Nothing is written then.
+            tokenizer that GGUF cannot hold, an unknown dtype, an `out_path` that is a file of the source, a float64
+            beyond the range of float32. Nothing is written then.
     """
     directory, out = Path(src_dir), Path(out_path)
     options = RecipeOptions(imatrix, overrides, pure, output_tensor_type, token_embedding_type)
@@ -89,7 +93,7 @@ def convert_checkpoint(
     config: Mapping[str, Any],
     family: Family,
     checkpoint: Mapping[str, StoredTensor],
-    directory: Path,
+    directory: Path | None,
     out: Path,
     dtype: str | os.PathLike[str] | Recipe,
     options: RecipeOptions,
@@ -98,18 +102,22 @@ def convert_checkpoint(
     pre_tokenizer: str | None = None,
     vocabulary: bool = True,
     given: Mapping[str, Any] | None = None,
+    sources: Iterable[Path] = (),
 ) -> Conversion:
     """Convert the tensors of a checkpoint; the tokenizer and the model card come from the directory.
 
-    Without `vocabulary` the file has none. `given` is metadata that comes instead of, or after, what is found.
+    Without a directory the model is named as the file is. Without `vocabulary` the file has none. `given` is metadata
+    that comes instead of, or after, what is found. `sources` are files and folders, beside the directory, that `out`
+    must not replace.
     """
     plan = plan_tensors(family, checkpoint)
+    left_out: list[str] = []
     kind = str(dtype).lower()
     recipe = None if kind in (*FLOAT_TYPES, "auto") else take_recipe(dtype, (*FLOAT_TYPES, "auto"))
     base, file_type = FLOAT_TYPES[kind if kind in FLOAT_TYPES else _own_dtype(checkpoint)]
-    metadata = _metadata(directory, config, family, plan, file_type)
-    if vocabulary:
-        tokenizer = tokenizer_metadata(directory, family.vocab_size, pre_tokenizer)
+    metadata = _metadata(directory, out, config, family, plan, file_type)
+    if directory is not None and vocabulary:
+        tokenizer = tokenizer_metadata(directory, family.vocab_size, pre_tokenizer, config, left_out)
         metadata |= tokenizer
         if tokenizer["tokenizer.ggml.model"] == "llama":
             metadata |= family.tokenizer_keys
@@ -121,10 +129,13 @@ def convert_checkpoint(
         options.refuse_without_recipe(dtype)
     else:
         whole = apply_recipe(whole, recipe, options)
-    check_output(out)
+    folders = () if directory is None else (directory,)
+    stored = {tensor.file.path for tensor in checkpoint.values() if isinstance(tensor.file.path, Path)}
+    check_output(out, (*folders, *stored, *sources, *options.files(dtype)))
     nbytes = write(out, whole, base, threads, progress)
     name = recipe.name if recipe else base
-    return Conversion(out, family.arch, name, len(plan), whole.parameters, nbytes, whole.choices, whole.unweighted)
+    done = Conversion(out, family.arch, name, len(plan), whole.parameters, nbytes, whole.choices, whole.unweighted)
+    return replace(done, left_out=tuple(left_out))
 
 
 def _own_dtype(checkpoint: Mapping[str, StoredTensor]) -> str:
@@ -138,22 +149,24 @@ def _own_dtype(checkpoint: Mapping[str, StoredTensor]) -> str:
 
 
 def _metadata(
-    directory: Path,
+    directory: Path | None,
+    out: Path,
     config: Mapping[str, Any],
     family: Family,
     plan: list[Planned],
     file_type: int,
 ) -> dict[str, Any]:
     """All metadata but the vocabulary, in the order that llama.cpp's converter writes."""
-    card = read_model_card(directory)
+    card = read_model_card(directory) if directory is not None else {}
+    generation = read_json(directory / "generation_config.json", required=False) if directory is not None else {}
     parameters = sum(prod(tensor.shape) for tensor in plan)
     label = family.size_label({tensor.name: tensor.shape for tensor in plan})
     return {
         "general.architecture": family.arch,
         **family.first_metadata(),
         "general.type": "model",
-        **sampling_metadata(read_json(directory / "generation_config.json", required=False)),
-        **general_metadata(directory, config, card, parameters, label),
+        **sampling_metadata(generation),
+        **general_metadata(directory or out.with_suffix(""), config, card, parameters, label),
         **card_metadata(card, parameters),
         **family.metadata(),
         "general.file_type": file_type,
