@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
+import convert_models
 import numpy as np
 import pytest
+from blockquant import gguf
+from blockquant.cli.convert import notes
+from blockquant.converter import convert
 from blockquant.converter.general import general_metadata, parse_name, sampling_metadata, size_label, title
 from blockquant.converter.model_card import card_metadata, read_model_card
 from hypothesis import given, settings
@@ -76,6 +82,13 @@ def test_sampling_defaults() -> None:
     }
 
 
+@pytest.mark.parametrize("value", [3_000_000_000, -(2**31) - 1, math.inf, math.nan, 10**400, True, "20", [20]])
+def test_sampling_defaults_that_do_not_fit_are_left_out(value: Any) -> None:
+    assert sampling_metadata({"top_k": value, "top_p": 0.5}) == {"general.sampling.top_p": np.float32(0.5)}
+    if not isinstance(value, int) or abs(value) > 2**40:
+        assert sampling_metadata({"temperature": value}) == {}
+
+
 CARDS = [
     "",
     "no head\n",
@@ -85,8 +98,57 @@ CARDS = [
     "---\ntags: []\nmodel-index:\n- name: x\n  results:\n    - task:\n        type: y\nlanguage:\n  - de\n---\n",
     "---\nlicense_name: own\nlicense_link: 'LICENSE # 1'\nurl: https://example.org\nbase_model: Qwen/Qwen3-0.6B\n---\n",
     "---\nbase_model:\n- https://huggingface.co/a/b-v1.0\n- plain\ndatasets:\n- org/data\npipeline_tag: text\n---\n",
+    "---\ntags: [a, b,\n  'c, d',\n]\nlicense: mit\ndatasets:\n  [\n    \"org/a\",\n    org/b\n  ]\n---\n",
+    "---\nlicense_name: 'it''s mine'\nlicense_link: \"a\\\"b#c\" # where\nlicense: other\n---\n",
+    "---\nlicense_name: a long\n  name here\nlicense : other\ntags: &t\n- a\nlanguage: *t\n---\n",
+    "---\n\tlicense: mit\n\ttags:\n\t- a\n---\n",
+    "---\nlicense_name: |\n  text\n  more\n---\n",
     "---\nextra_gated_prompt: >-\n  tags: in a text\n  of lines\nlicense: other\nlibrary_name: null\n---\n",
 ]
+
+
+@pytest.mark.parametrize(
+    ("head", "wanted"),
+    [
+        ("license: ''\nlicense_name: \"\"\ntags: ['', b, ~]\nname: Null\nauthor:\n", {"tags": ["b"]}),
+        ("version: 1.10\nlanguage: no\ntags: [1, 2.50, true]\n", {"tags": ["1", "2.50", "true"], "language": "no"}),
+        ("datasets:\n- name: x\n- org/z\nlanguage: [en, [fr]]\n", {"datasets": ["org/z"], "language": ["en"]}),
+        ("license: {a: b}\n[1, 2]: x\n", None),
+        ("license: mit\nlicense: [\n", None),
+        ("- a\n", {}),
+        ("tags: *nothing\n", None),
+        ("tags: " + "[" * 100_000, None),
+        ("license: m\0it\n", None),
+    ],
+)
+def test_heads_of_model_cards(head: str, wanted: dict[str, Any] | None, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{head}---\n# text\n", "utf-8")
+    left_out: list[str] = []
+    found = read_model_card(tmp_path, left_out)
+    version = {"version": "1.10"} if "1.10" in head else {}
+    assert found == (wanted or {}) | version
+    assert [line.partition(": ")[0] for line in left_out] == ["the head of README.md (license, tags, ...)"] * (
+        wanted is None
+    )
+    assert not any("\n" in line for line in left_out)
+    card_metadata(found, 5_771_264)
+    general_metadata(tmp_path, {}, found, 5_771_264)
+
+
+def test_a_list_is_no_name(tmp_path: Path) -> None:
+    found = general_metadata(tmp_path / "Some-7B", {}, {"name": ["a"], "author": ["b", "c"]}, 5_771_264)
+    assert found["general.name"] == "Some 7B"
+    assert "general.author" not in found
+
+
+def test_without_pyyaml_the_card_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    source = convert_models.qwen3(tmp_path)
+    done = convert(source, tmp_path / "out.gguf")
+    assert "general.license" not in gguf.open(tmp_path / "out.gguf").metadata
+    needs = "this needs the 'PyYAML' package: pip install 'blockquant[convert]'"
+    assert done.left_out == (f"the head of README.md (license, tags, ...): {needs}",)
+    assert notes(done) == [f"left out: {done.left_out[0]}"]
 
 
 @pytest.mark.parametrize("card", CARDS)

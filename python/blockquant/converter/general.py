@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from blockquant.converter.config import is_number
+
 _VERSION = re.compile(r"(v|iter)?\d+([.]\d+)*", re.IGNORECASE)
 _FLOAT_TYPE = re.compile(r"i?q\d(_\w)*|b?fp?(16|32)", re.IGNORECASE)
 _SIZE = re.compile(r"(([A]|\d+[x])?\d+([._]\d+)?[KMBT][\d]?|small|mini|medium|large|x?xl)", re.IGNORECASE)
@@ -138,11 +140,11 @@ def parse_name(name: str, parameters: int) -> ModelName:
 
 
 def sampling_metadata(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """`general.sampling.*` from generation_config.json, in llama.cpp's order; what is no number is left out."""
+    """`general.sampling.*` from generation_config.json, in llama.cpp's order; what its type cannot hold is left out."""
     found: dict[str, Any] = {}
     for key, (name, kind) in _SAMPLING.items():
-        value = generation.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value: Any = generation.get(key)
+        if is_number(value) and (kind is not np.int32 or -(2**31) <= value < 2**31):
             found[f"general.sampling.{name}"] = kind(value)
     return found
 
@@ -157,7 +159,7 @@ def general_metadata(
 
     def first(part: str, *card_keys: str) -> str | None:
         for key in card_keys:
-            if card.get(key) is not None:
+            if isinstance(card.get(key), str):
                 return str(card[key])
         return next((value for name in names if (value := getattr(name, part, None)) is not None), None)
 

@@ -1,7 +1,7 @@
 """The head of a README.md model card (license, base model, tags, ...) as `general.*` metadata.
 
-The head is YAML between two `---` lines. Only what model cards use is read, without a YAML package: `key: text`, lists
-in either notation, quotes and comments; nested objects (benchmark results, say) are passed over.
+The head is YAML between two `---` lines. Every scalar is taken as the text it is written as, so that a version 1.10 or
+the language "no" stays what it is; nested objects (benchmark results, say) are passed over.
 """
 
 from __future__ import annotations
@@ -12,30 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from blockquant.converter.general import parse_name, title
+from blockquant.errors import MissingExtraError
 
-_KEY = re.compile(r"([A-Za-z_][\w.-]*):(?:\s+(.*))?$")
-_COMMENT = re.compile(r"(^|\s)#.*$")
 _HUB_URL = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)")
 _SOURCES = {"url": "url", "doi": "doi", "uuid": "uuid", "repo_url": "repo_url"}
+_NOTHING = ("", "~", "null", "Null", "NULL")
 
 
-def _scalar(text: str) -> str | None:
-    text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
-        return text[1:-1]
-    text = _COMMENT.sub("", text).strip()
-    return None if text in ("", "~", "null") else text
+def read_model_card(directory: Path, left_out: list[str] | None = None) -> dict[str, str | list[str]]:
+    """The texts and lists of texts in the head of README.md; {} when there is none.
 
-
-def _value(text: str) -> str | list[str] | None:
-    stripped = _COMMENT.sub("", text).strip()
-    if stripped.startswith("[") and stripped.endswith("]"):
-        return [item for part in stripped[1:-1].split(",") if (item := _scalar(part)) is not None]
-    return _scalar(text)
-
-
-def read_model_card(directory: Path) -> dict[str, str | list[str]]:
-    """The texts and lists of texts in the head of README.md; {} when there is none."""
+    A head that cannot be read, for it is no YAML or PyYAML is not installed, is told in `left_out`.
+    """
     path = directory / "README.md"
     if not path.is_file():
         return {}
@@ -43,26 +31,33 @@ def read_model_card(directory: Path) -> dict[str, str | list[str]]:
     if not lines or lines[0] != "---":
         return {}
     end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
+    try:
+        # Cards have been indented with tabs, which YAML forbids.
+        head = _load_yaml("\n".join([*lines[1:end], ""]).replace("\t", "  "))
+    except (ValueError, MissingExtraError) as error:
+        if left_out is not None:
+            left_out.append(f"the head of README.md (license, tags, ...): {error}")
+        return {}
     found: dict[str, str | list[str]] = {}
-    key = ""
-    for line in lines[1:end]:
-        match = _KEY.match(line)
-        if match:
-            key = match[1]
-            value = _value(match[2] or "")
-            if isinstance(value, str) and value[0] in "|>&*{":
-                key = ""  # a block of text, an anchor or an object
-            elif value is not None:
-                found[key] = value
-                key = ""
-        elif key and (item := re.match(r"\s*-\s+(.*)$", line)) and not _KEY.match(item[1]):
-            text = _scalar(item[1])
-            entry = found.setdefault(key, [])
-            if text is not None and isinstance(entry, list):
-                entry.append(text)
-        elif line.strip() and not line.lstrip().startswith(("#", "-", " ")) and not line.startswith((" ", "\t")):
-            key = ""
+    for key, value in head.items() if isinstance(head, dict) else ():
+        if isinstance(value, str) and value not in _NOTHING:
+            found[key] = value
+        elif isinstance(value, list):
+            found[key] = [item for item in value if isinstance(item, str) and item not in _NOTHING]
     return found
+
+
+def _load_yaml(text: str) -> Any:
+    """YAML with texts for all scalars. Raises ValueError when it is none, MissingExtraError without PyYAML."""
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtraError("PyYAML", "convert") from None
+    try:
+        # The C parser takes the thousands of lines of some cards in no time; it is not in every build.
+        return yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"not valid YAML ({' '.join(str(error).split()):.200})") from None
 
 
 def _texts(card: Mapping[str, Any], *keys: str) -> list[str]:

@@ -115,7 +115,7 @@ def convert_checkpoint(
     kind = str(dtype).lower()
     recipe = None if kind in (*FLOAT_TYPES, "auto") else take_recipe(dtype, (*FLOAT_TYPES, "auto"))
     base, file_type = FLOAT_TYPES[kind if kind in FLOAT_TYPES else _own_dtype(checkpoint)]
-    metadata = _metadata(directory, out, config, family, plan, file_type)
+    metadata = _metadata(directory, out, config, family, plan, file_type, left_out)
     if directory is not None and vocabulary:
         tokenizer = tokenizer_metadata(directory, family.vocab_size, pre_tokenizer, config, left_out)
         metadata |= tokenizer
@@ -155,9 +155,10 @@ def _metadata(
     family: Family,
     plan: list[Planned],
     file_type: int,
+    left_out: list[str],
 ) -> dict[str, Any]:
     """All metadata but the vocabulary, in the order that llama.cpp's converter writes."""
-    card = read_model_card(directory) if directory is not None else {}
+    card = read_model_card(directory, left_out) if directory is not None else {}
     generation = read_json(directory / "generation_config.json", required=False) if directory is not None else {}
     parameters = sum(prod(tensor.shape) for tensor in plan)
     label = family.size_label({tensor.name: tensor.shape for tensor in plan})
