@@ -180,6 +180,11 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "cut weights": (lambda d: truncate(d / "model.safetensors"), "it is truncated"),
     "empty weights": (lambda d: (d / "model.safetensors").write_bytes(b""), "0 bytes are too few"),
+    "layers": (lambda d: edit(d, num_hidden_layers=2**31 - 1), "2147483647 layers need more tensors than the 21 of"),
+    "many heads": (
+        lambda d: edit(d, num_attention_heads=2**30, num_key_value_heads=2**30, head_dim=64),
+        "1073741824 attention heads of 64 values are more than the longest dimension of the checkpoint, 312",
+    ),
     "lacks one": (lambda d: retensor(d, lambda t: t.pop(O_PROJ)), f"lacks the tensor '{O_PROJ}' of a llama model"),
     "one more": (
         lambda d: retensor(d, lambda t: t.update({"model.layers.2.mlp.up_proj.weight": t[O_PROJ]})),

@@ -20,6 +20,7 @@ from blockquant.converter.general import general_metadata, sampling_metadata
 from blockquant.converter.generic import convert_generic, is_generic
 from blockquant.converter.model_card import card_metadata, read_model_card
 from blockquant.converter.plan import Planned, plan_tensors
+from blockquant.converter.pooling import pooling_metadata
 from blockquant.converter.safetensors import StoredTensor, open_checkpoint
 from blockquant.converter.vocabulary import tokenizer_metadata
 from blockquant.converter.writing import (
@@ -118,9 +119,7 @@ def convert_checkpoint(
     metadata = _metadata(directory, out, config, family, plan, file_type, left_out)
     if directory is not None and vocabulary:
         tokenizer = tokenizer_metadata(directory, family.vocab_size, pre_tokenizer, config, left_out)
-        metadata |= tokenizer
-        if tokenizer["tokenizer.ggml.model"] == "llama":
-            metadata |= family.tokenizer_keys
+        metadata |= tokenizer | family.tokenizer_metadata(tokenizer)
     else:
         metadata |= {"tokenizer.ggml.model": "no_vocab", f"{family.arch}.vocab_size": family.vocab_size}
     metadata |= given or {}
@@ -172,5 +171,6 @@ def _metadata(
         **family.metadata(),
         "general.file_type": file_type,
         **family.late_metadata(),
+        **(pooling_metadata(directory, family.arch, left_out) if directory is not None and family.embeds else {}),
         "general.quantization_version": QUANTIZATION_VERSION,
     }

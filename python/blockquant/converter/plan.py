@@ -48,8 +48,25 @@ class Planned:
             source.release()
 
 
+def _check_size(family: Family, checkpoint: Mapping[str, StoredTensor]) -> None:
+    """ValueError where config.json speaks of far more than the checkpoint has, before time and memory go into it."""
+    if family.block_count * max(1, family.experts) > len(checkpoint):
+        experts = f" of {family.experts} experts" if family.experts else ""
+        raise BlockquantError(
+            f"config.json: {family.block_count} layers{experts} need more tensors than the {len(checkpoint)} of the "
+            "checkpoint; config.json and the weights do not fit together"
+        )
+    longest = max((n for tensor in checkpoint.values() for n in tensor.shape), default=0)
+    if family.heads * family.head_dim > longest:
+        raise BlockquantError(
+            f"config.json: {family.heads} attention heads of {family.head_dim} values are more than the longest "
+            f"dimension of the checkpoint, {longest}; config.json and the weights do not fit together"
+        )
+
+
 def plan_tensors(family: Family, checkpoint: Mapping[str, StoredTensor]) -> list[Planned]:
     """The output tensors in order: computed ones, then those of the checkpoint, each when its last source has come."""
+    _check_size(family, checkpoint)
     rules: dict[str, list[TensorRule]] = {}
     awaited: dict[str, int] = {}  # by target: sources that have not come
     for rule in family.tensors():

@@ -26,9 +26,10 @@ families: dict[str, type[Family]] = {
 
 def family_of(config: Mapping[str, Any]) -> Family:
     """The family of a config.json, set up for it. Raises ValueError, naming the supported ones, when there is none."""
-    # A model of several parts keeps what concerns its language model apart.
+    # A model of several parts keeps what concerns its language model apart; a null there says nothing.
     text = config.get("text_config")
-    config = {**config, **text} if isinstance(text, Mapping) else config
+    if isinstance(text, Mapping):
+        config = {**config, **{key: value for key, value in text.items() if value is not None}}
     architectures = config.get("architectures")
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     if not isinstance(name, str) or name not in families:

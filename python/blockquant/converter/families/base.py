@@ -71,8 +71,11 @@ class Family:
     packed: ClassVar[tuple[str, ...]] = ()
     """Quantized checkpoints that can be read, by `quantization_config.quant_method`."""
 
-    tokenizer_keys: ClassVar[Mapping[str, Any]] = {}
-    """Keys after the others of a SentencePiece vocabulary."""
+    embeds: ClassVar[bool] = False
+    """Whether there are embedding models of this family, whose files say how the states of a text become one."""
+
+    experts: int = 0
+    """Experts of a layer; 0 where a layer has none."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         config = self.config = Config(values, self.defaults)
@@ -165,13 +168,13 @@ class Family:
         if rope.type == "yarn":
             keys["rope.scaling.original_context_length"] = rope.original_context
             optional = {
-                "extrapolation_factor": "yarn_ext_factor",
-                "attention_factor": "yarn_attn_factor",
-                "beta_fast": "yarn_beta_fast",
-                "beta_slow": "yarn_beta_slow",
+                "yarn_ext_factor": ("extrapolation_factor",),
+                "yarn_attn_factor": ("attention_factor", "attn_factor"),  # under its older name too
+                "yarn_beta_fast": ("beta_fast",),
+                "yarn_beta_slow": ("beta_slow",),
             }
-            for name, key in optional.items():
-                if rope.parameters.get(name) is not None:
+            for key, names in optional.items():
+                if name := next((name for name in names if rope.parameters.get(name) is not None), None):
                     keys[f"rope.scaling.{key}"] = float(rope.number(name))
         keys["rope.freq_base"] = rope.theta
         return keys
@@ -182,6 +185,10 @@ class Family:
 
     def late_metadata(self) -> dict[str, Any]:
         """Further `<arch>.*` keys, which llama.cpp writes after `general.file_type`."""
+        return {}
+
+    def tokenizer_metadata(self, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
+        """Further `tokenizer.*` keys, after or instead of those of the vocabulary that was read."""
         return {}
 
     def size_label(self, plan: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from blockquant.converter.config import Config
@@ -39,7 +40,6 @@ class Gemma3(Family):
         "tie_word_embeddings": True,
     }
     rope_types = ("default", "linear")
-    tokenizer_keys: ClassVar[Mapping[str, Any]] = {"tokenizer.ggml.add_space_prefix": False}
 
     def _check(self) -> None:
         super()._check()
@@ -48,10 +48,10 @@ class Gemma3(Family):
             raise BlockquantError("config.json: attn_logit_softcapping has no place in a gemma3 file")
         if config.flag("use_bidirectional_attention"):
             raise BlockquantError("config.json: use_bidirectional_attention has no place in a gemma3 file")
-        self.local = self._local_layers()
 
-    def _local_layers(self) -> list[bool]:
-        """Which layers see a sliding window only."""
+    @cached_property
+    def local(self) -> list[bool]:
+        """Which layers see a sliding window only. Not looked at before the checkpoint has that many layers."""
         kinds = self.config.get("layer_types")
         if kinds is None:
             named = self.config.get("sliding_window_pattern") is not None
@@ -89,6 +89,10 @@ class Gemma3(Family):
         if scalar != usual:
             keys["attention.scale"] = scalar**-0.5
         return {f"{self.arch}.{key}": value for key, value in keys.items()}
+
+    def tokenizer_metadata(self, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
+        is_sentencepiece = vocabulary["tokenizer.ggml.model"] == "llama"
+        return {"tokenizer.ggml.add_space_prefix": False} if is_sentencepiece else {}
 
     def canonical(self, name: str) -> str | None:
         if name.startswith(_OTHER_PARTS):

@@ -21,6 +21,12 @@ def interleaved(heads: int, rows: int) -> NDArray[np.intp]:
     return order
 
 
+# What Code Llama fills a gap with: role in GGUF's key -> token.
+_INFILL = {"prefix": "<PRE>", "suffix": "<SUF>", "middle": "<MID>", "eot": "<EOT>"}
+# The vocabulary that SmolLM and the small Granite models share, whose texts begin without a token.
+_WITHOUT_BOS = 49152
+
+
 class Llama(Family):
     architectures: ClassVar[tuple[str, ...]] = ("LlamaForCausalLM", "LLaMAForCausalLM")
     arch = "llama"
@@ -36,6 +42,17 @@ class Llama(Family):
 
     def late_metadata(self) -> dict[str, Any]:
         return {f"{self.arch}.vocab_size": self.vocab_size, f"{self.arch}.rope.dimension_count": self.head_dim}
+
+    def tokenizer_metadata(self, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
+        keys: dict[str, Any] = {}
+        if vocabulary["tokenizer.ggml.model"] == "llama":
+            ids = {text.replace("▁", " "): i for i, text in enumerate(vocabulary["tokenizer.ggml.tokens"])}
+            found = {role: ids.get(f" {text}") for role, text in _INFILL.items()}
+            if None not in found.values():
+                keys = {f"tokenizer.ggml.{role}_token_id": token for role, token in found.items()}
+        if self.vocab_size == _WITHOUT_BOS:
+            keys["tokenizer.ggml.add_bos_token"] = False
+        return keys
 
     def query_key_orders(self) -> dict[str, NDArray[np.intp]]:
         return {

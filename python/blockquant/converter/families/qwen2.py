@@ -11,6 +11,7 @@ from blockquant.converter.families.base import Family
 class Qwen2(Family):
     architectures = ("Qwen2ForCausalLM",)
     arch = "qwen2"
+    embeds = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "max_position_embeddings": 32768,
         "num_key_value_heads": 32,

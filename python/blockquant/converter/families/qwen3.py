@@ -11,6 +11,7 @@ from blockquant.converter.families.base import Family, TensorRule
 class Qwen3(Family):
     architectures = ("Qwen3ForCausalLM",)
     arch = "qwen3"
+    embeds = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "head_dim": 128,
         "max_position_embeddings": 32768,

@@ -16,6 +16,7 @@ from blockquant.errors import BlockquantError
 class Qwen3Moe(Qwen3):
     architectures = ("Qwen3MoeForCausalLM",)
     arch = "qwen3moe"
+    embeds = False
     defaults: ClassVar[Mapping[str, Any]] = {
         "max_position_embeddings": 32768,
         "num_key_value_heads": 4,
