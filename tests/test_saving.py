@@ -284,6 +284,14 @@ def test_the_architecture_is_a_text(value: Any, tmp_path: Path) -> None:
             ValueError,
             "have Hugging Face's names: give config= for a llama file",
         ),
+        (
+            {
+                "metadata": {"general.architecture": gguf.TypedValue("llama", gguf.ValueType.STRING)},
+                "state_dict": {"model.embed_tokens.weight": np.ones((4, 64), np.float32)},
+            },
+            ValueError,
+            "have Hugging Face's names: give config= for a llama file",
+        ),
         ({"architecture": "llama", "state_dict": {"a": 3}}, TypeError, "tensor 'a' must be an array, got int"),
         ({"architecture": "llama", "state_dict": {"a": np.array(["x"])}}, TypeError, "tensor 'a' has dtype str"),
         ({"architecture": "llama", "state_dict": {}}, ValueError, "no tensors to write"),

@@ -101,15 +101,15 @@ def save_gguf(
             keys = {"general.architecture": architecture, **keys}
         if "general.architecture" not in keys:
             raise BlockquantError("save_gguf needs the architecture of the file, such as 'llama', or a config")
-        _check_architecture(keys["general.architecture"])
-        if any(name in held for name in _EMBEDDINGS) and keys["general.architecture"] in _converted():
+        named = _checked_architecture(keys["general.architecture"])
+        if any(name in held for name in _EMBEDDINGS) and named in _converted():
             raise BlockquantError(
-                f"the tensors have Hugging Face's names: give config= for a {keys['general.architecture']} file, "
-                "or name them as GGUF does (token_embd.weight)"
+                f"the tensors have Hugging Face's names: give config= for a {named} file, or name them as GGUF does "
+                "(token_embd.weight)"
             )
         return write_tensors(held, out, keys, recipe, options, threads, progress)
     if metadata is not None and "general.architecture" in metadata:
-        _check_architecture(metadata["general.architecture"])
+        _checked_architecture(metadata["general.architecture"])
     values, folder = _take_config(config, architecture)
     directory = Path(tokenizer) if tokenizer is not None else folder
     # As in a saved folder: by name, and the output matrix only where it is one of its own.
@@ -157,10 +157,11 @@ def _take_config(config: Mapping[str, Any] | PathLike, architecture: str | None)
     return values, folder
 
 
-def _check_architecture(value: Any) -> None:
+def _checked_architecture(value: Any) -> str:
     text = value.value if isinstance(value, TypedValue) else value
     if not isinstance(text, str) or not text:
         raise BlockquantError(f"general.architecture is {text!r:.80}; expected a name such as 'llama'")
+    return text
 
 
 def _converted() -> set[str]:
