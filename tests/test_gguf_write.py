@@ -90,6 +90,13 @@ def test_any_strides_and_byte_orders_in_small_pieces(
                     np.testing.assert_array_equal(np.asarray(got), np.asarray(array))
 
 
+def _nested(depth: int, typed: bool = False) -> Any:
+    value: Any = [1]
+    for _ in range(depth - 1):
+        value = [TypedValue(value, ValueType.ARRAY) if typed else value]
+    return value
+
+
 def test_python_values_get_the_documented_types(tmp_path: Path) -> None:
     cases: dict[str, tuple[Any, ValueType, ValueType | None]] = {
         "u32": (7, ValueType.UINT32, None),
@@ -116,6 +123,7 @@ def test_python_values_get_the_documented_types(tmp_path: Path) -> None:
         "np.strings": (np.array(["a", "b"]), ValueType.ARRAY, ValueType.STRING),
         "typed": (TypedValue([1, 2], ValueType.ARRAY, ValueType.INT64), ValueType.ARRAY, ValueType.INT64),
         "inferred": (TypedValue([1, 2], ValueType.ARRAY), ValueType.ARRAY, ValueType.INT32),
+        "as deep as can be": (_nested(8), ValueType.ARRAY, ValueType.ARRAY),
     }
     with gguf.create(tmp_path / "a.gguf", {key: value for key, (value, _, _) in cases.items()}):
         pass
@@ -155,6 +163,17 @@ def test_python_values_get_the_documented_types(tmp_path: Path) -> None:
         (TypedValue([1], ValueType.ARRAY, ValueType.ARRAY), TypeError, "arrays"),
         ("\ud800", GGUFError, "UTF-8"),
         (["\ud800"], GGUFError, "UTF-8"),
+        (TypedValue(np.ones((2, 3), np.int32), ValueType.ARRAY, ValueType.INT32), TypeError, r"\(2, 3\)"),
+        (TypedValue(np.ones((2, 1, 1), np.int64), ValueType.ARRAY, ValueType.FLOAT32), TypeError, "one dimension"),
+        (TypedValue([[1.0, 2.0], [3.0, 4.0]], ValueType.ARRAY, ValueType.FLOAT32), TypeError, "one dimension"),
+        (TypedValue(((1, 2), (3, 4)), ValueType.ARRAY, ValueType.INT8), TypeError, "one dimension"),
+        (TypedValue(np.int32(1), ValueType.ARRAY, ValueType.INT32), TypeError, "one dimension"),
+        (TypedValue("ab", ValueType.ARRAY, ValueType.STRING), TypeError, "a list"),
+        (TypedValue(range(3), ValueType.INT8), TypeError, "INT8"),
+        (TypedValue(np.array([2], np.uint8).view(bool), ValueType.ARRAY, ValueType.BOOL), GGUFError, "expected 0 or 1"),
+        (_nested(9), GGUFError, "more than 8 deep"),
+        (_nested(9, typed=True), GGUFError, "more than 8 deep"),
+        (_nested(2000), GGUFError, "more than 8 deep"),
     ],
 )
 def test_values_that_gguf_cannot_hold(tmp_path: Path, value: object, error: type[Exception], says: str) -> None:

@@ -15,6 +15,7 @@ _TYPE_OF_DTYPE = {dtype: kind for kind, dtype in SCALAR_DTYPES.items()}
 _INTEGERS = (ValueType.UINT32, ValueType.INT32, ValueType.UINT64, ValueType.INT64)
 # Lists of Python ints become int32 arrays where they can, as llama.cpp writes and reads them.
 _LIST_INTEGERS = (ValueType.INT32, ValueType.UINT32, ValueType.INT64, ValueType.UINT64)
+_MAX_DEPTH = 8  # of nested arrays, the reader's limit
 
 
 def _describe(value: object) -> str:
@@ -37,15 +38,17 @@ def _dtype_type(value: np.ndarray[Any, Any] | np.generic) -> ValueType:
     return kind
 
 
-def infer(value: object) -> TypedValue:
-    """The value with its types; TypeError for what GGUF metadata cannot hold."""
+def infer(value: object, depth: int = 1) -> TypedValue:
+    """The value with its types; TypeError for what GGUF metadata cannot hold. `depth` counts the arrays around it."""
+    if depth > _MAX_DEPTH:
+        raise GGUFError(f"arrays are nested more than {_MAX_DEPTH} deep")
     if isinstance(value, TypedValue):
         kind = ValueType(value.type)
         if kind is not ValueType.ARRAY:
             return value
         if value.element_type is not None:
             return TypedValue(value.value, kind, ValueType(value.element_type))
-        return _infer_array(value.value)
+        return _infer_array(value.value, depth)
     if isinstance(value, str):  # before numpy scalars: numpy.str_ is a str
         return TypedValue(str(value), ValueType.STRING)
     if isinstance(value, np.generic):
@@ -56,10 +59,10 @@ def infer(value: object) -> TypedValue:
         return TypedValue(int(value), _integer_type(value, value, _INTEGERS))
     if isinstance(value, float):
         return TypedValue(value, ValueType.FLOAT32)
-    return _infer_array(value)
+    return _infer_array(value, depth)
 
 
-def _infer_array(value: object) -> TypedValue:
+def _infer_array(value: object, depth: int) -> TypedValue:
     def array(elements: object, kind: ValueType) -> TypedValue:
         return TypedValue(elements, ValueType.ARRAY, kind)
 
@@ -67,7 +70,7 @@ def _infer_array(value: object) -> TypedValue:
         if value.ndim == 0:
             return infer(value[()])
         if value.dtype.kind in "UO":
-            return _infer_array(value.tolist())
+            return _infer_array(value.tolist(), depth)
         if value.ndim != 1:
             raise TypeError(f"GGUF metadata arrays have one dimension, got the shape {value.shape}")
         return array(value, _dtype_type(value))
@@ -89,7 +92,7 @@ def _infer_array(value: object) -> TypedValue:
     if all(isinstance(item, int | float | np.integer | np.floating) for item in items):
         return array(items, ValueType.FLOAT32)
     if all(isinstance(item, list | tuple | np.ndarray | TypedValue) for item in items):
-        return array([infer(item) for item in items], ValueType.ARRAY)
+        return array([infer(item, depth + 1) for item in items], ValueType.ARRAY)
     raise TypeError("the items of a GGUF metadata list must be of one type: " + ", ".join(map(_describe, items[:4])))
 
 
@@ -118,14 +121,25 @@ def encode_entry(key: str, value: object, order: str) -> bytes:
         return encode_string(key, order) + struct.pack(order + "I", value.type) + value.payload
     try:
         typed = infer(value)
-        return encode_string(key, order) + struct.pack(order + "I", typed.type) + _encode_value(typed, order)
+        entry = encode_string(key, order) + struct.pack(order + "I", typed.type) + _encode_value(typed, order)
+        check_entries(entry, 1, order)
+        return entry
     except GGUFError as error:
         raise GGUFError(f"metadata {key!r}: {error}") from None
     except TypeError as error:
         raise TypeError(f"metadata {key!r}: {error}") from None
 
 
-def _encode_value(typed: TypedValue, order: str) -> bytes:
+def check_entries(entries: bytes, count: int, order: str) -> None:
+    """GGUFError when the reader would not take these metadata entries: what is written can be read again."""
+    head = b"GGUF" + struct.pack(order + "IQQ", 3, 0, count)
+    try:
+        _core.gguf_parse(head + entries, {})
+    except ValueError as error:
+        raise GGUFError(str(error).rsplit(" (at byte", 1)[0]) from None
+
+
+def _encode_value(typed: TypedValue, order: str, depth: int = 1) -> bytes:
     value, kind = typed.value, ValueType(typed.type)
     if kind is ValueType.STRING:
         if not isinstance(value, str):
@@ -133,13 +147,15 @@ def _encode_value(typed: TypedValue, order: str) -> bytes:
         return encode_string(value, order)
     if kind is ValueType.ARRAY:
         assert typed.element_type is not None
-        return _encode_array(value, typed.element_type, order)
+        return _encode_array(value, typed.element_type, order, depth)
     if isinstance(value, str | list | tuple | np.ndarray):
         raise TypeError(f"a value of type {kind.name} must be a number, got {_describe(value)}")
-    return _numbers([value], kind).astype(SCALAR_DTYPES[kind].newbyteorder(order)).tobytes()  # type: ignore[arg-type]
+    return _stored([value], kind, order)
 
 
-def _encode_array(value: Any, element: ValueType, order: str) -> bytes:
+def _encode_array(value: Any, element: ValueType, order: str, depth: int) -> bytes:
+    if isinstance(value, str):
+        raise TypeError(f"an array of type {element.name} must be a list or a numpy array, got {_describe(value)}")
     if element is ValueType.STRING:
         value = list(value)
         try:
@@ -147,23 +163,28 @@ def _encode_array(value: Any, element: ValueType, order: str) -> bytes:
         except UnicodeEncodeError as error:
             raise GGUFError(f"a string cannot be written as UTF-8: {error.reason}") from None
     elif element is ValueType.ARRAY:
-        items = [infer(item) for item in value]
-        if any(item.type is not ValueType.ARRAY for item in items):
+        value = [infer(item, depth + 1) for item in value]
+        if any(item.type is not ValueType.ARRAY for item in value):
             raise TypeError("the items of an array of arrays must be arrays")
-        body = b"".join(_encode_value(item, order) for item in items)
+        body = b"".join(_encode_value(item, order, depth + 1) for item in value)
     else:
-        numbers = _numbers(value, element)
-        body = numbers.astype(SCALAR_DTYPES[element].newbyteorder(order)).tobytes()  # type: ignore[arg-type]
+        body = _stored(value, element, order)
     return struct.pack(order + "IQ", element, len(value)) + body
 
 
+def _stored(numbers: Any, kind: ValueType, order: str) -> bytes:
+    return _numbers(numbers, kind).astype(SCALAR_DTYPES[kind].newbyteorder(order)).tobytes()  # type: ignore[arg-type]
+
+
 def _numbers(value: Any, kind: ValueType) -> np.ndarray[Any, Any]:
-    """The numbers in the type's dtype; GGUFError when one of them does not fit."""
+    """A list or array of numbers in the type's dtype; GGUFError when one of them does not fit."""
     dtype = SCALAR_DTYPES[kind]
-    if isinstance(value, np.ndarray) and value.dtype.newbyteorder("=") == dtype:
-        return value
     try:
         given = np.asarray(value)
+        if given.ndim != 1:
+            raise ValueError(f"an array has one dimension, got the shape {given.shape}")
+        if given is value and given.dtype.newbyteorder("=") == dtype:
+            return given
         if dtype.kind == "f":
             with np.errstate(over="ignore"):
                 cast = np.asarray(value, np.float64).astype(dtype)
