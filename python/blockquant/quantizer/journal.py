@@ -20,10 +20,10 @@ import numpy as np
 
 import blockquant
 from blockquant import gguf
+from blockquant._lock import try_lock, unlock
 from blockquant.errors import BlockquantError
 from blockquant.quantizer.plan import OutputFile, Weights
 
-_LOCKED_BYTE = 1 << 30  # beyond the text: locks are mandatory on Windows
 _MAX_NAME_BYTES = 240
 
 
@@ -216,7 +216,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the file and its lock."""
         if self._fd >= 0:
-            _unlock(self._fd)
+            unlock(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -247,7 +247,8 @@ def _open_locked(path: Path) -> int:
     while True:
         fd = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            _lock(fd, path)
+            if not try_lock(fd):
+                raise BlockquantError(f"another process is writing this output: {path} is locked")
             # Another run may have removed the file between our opening and locking it.
             if os.path.samestat(os.fstat(fd), os.stat(path)):
                 return fd
@@ -257,38 +258,3 @@ def _open_locked(path: Path) -> int:
             os.close(fd)
             raise
         os.close(fd)
-
-
-def _lock(fd: int, path: Path) -> None:
-    busy = BlockquantError(f"another process is writing this output: {path} is locked")
-    try:
-        import fcntl
-    except ImportError:
-        _lock_on_windows(fd, busy)
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise busy from None
-    except OSError:
-        pass  # a file system without locks
-
-
-def _lock_on_windows(fd: int, busy: BlockquantError) -> None:
-    import msvcrt
-
-    os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
-    try:
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    except OSError:
-        raise busy from None
-
-
-def _unlock(fd: int) -> None:
-    """Closing a file unlocks it, except that Windows asks for it to be said."""
-    if os.name == "nt":
-        import msvcrt
-
-        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
-        with contextlib.suppress(OSError):
-            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
