@@ -154,18 +154,26 @@ def test_plain_values_keep_the_type_of_the_key(model: Path) -> None:
         ({"set": {"tokenizer.ggml.eos_token_id": 40}}, "there are 40 tokens"),
         ({"set": {"tokenizer.ggml.scores": [0.0]}}, "1 values for 40 tokens"),
         ({"set": {"tokenizer.ggml.tokens": ["a"]}}, "40 values for 1 tokens"),
+        ({"delete": ["tokenizer.ggml.tokens"]}, "40 values for 0 tokens"),
+        ({"rename": {"tokenizer.ggml.tokens": "x"}}, "40 values for 0 tokens"),
+        (
+            {"delete": ["tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"]},
+            "there are 0 tokens",
+        ),
         ({"set": {"general.alignment": 48}}, "power of two"),
         ({"set": {"general.alignment": TypedValue(64, ValueType.UINT64)}}, "uint32"),
         ({"set": {"x": 2**64}}, "integer type"),
+        ({"set": {"nested": [[[[[[[[[1]]]]]]]]]}}, "8 deep"),
         ({"set": {"general.name": "x" * 100}, "allow_rewrite": False}, "not allowed"),
         ({"set": {"general.alignment": 64}, "allow_rewrite": False}, "not allowed"),
     ],
 )
 def test_what_is_refused_changes_nothing(model: Path, arguments: dict[str, Any], says: str) -> None:
     before = model.read_bytes()
-    with pytest.raises(GGUFError, match=says) as caught:
-        gguf.edit(model, **arguments)
-    assert "\n" not in str(caught.value)
+    for dry_run in (True, False):
+        with pytest.raises(GGUFError, match=says) as caught:
+            gguf.edit(model, **arguments, dry_run=dry_run)
+        assert "\n" not in str(caught.value)
     assert model.read_bytes() == before
     assert os.listdir(model.parent) == [model.name]
 
@@ -205,8 +213,7 @@ def test_output_and_dry_run_leave_the_file_alone(model: Path, tmp_path: Path) ->
         report = gguf.edit(model, set=change, output=out)
         assert report.path == out
         _check(out, METADATA | change)
-        if "general.name" in change:
-            assert report.nbytes == planned.nbytes == out.stat().st_size
+        assert report.nbytes == planned.nbytes == out.stat().st_size
         out.unlink()
     assert gguf.edit(model, set={"v.u8": 1}, dry_run=True).how == "in place"
     assert gguf.edit(model).how == "unchanged"
@@ -382,10 +389,15 @@ def test_a_full_disk_leaves_the_old_file(model: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs permissions that are enforced")
-def test_read_only_files_are_not_touched(model: Path) -> None:
+def test_read_only_files_are_not_touched(model: Path, tmp_path: Path) -> None:
     model.chmod(0o400)
-    with pytest.raises(PermissionError):
-        gguf.edit(model, set={"v.u8": 1})
+    before = model.read_bytes()
+    for name in ("new name", "x" * 300):
+        with pytest.raises(PermissionError):
+            gguf.edit(model, set={"general.name": name})
+    assert model.read_bytes() == before
+    assert gguf.edit(model).how == "unchanged"
+    gguf.edit(model, set={"general.name": "x" * 300}, output=tmp_path / "out.gguf")
 
 
 _VALUES = st.one_of(

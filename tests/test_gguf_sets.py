@@ -159,6 +159,72 @@ def test_a_failure_leaves_no_shards(model: Path, tmp_path: Path, monkeypatch: py
     assert os.listdir(tmp_path) == [model.name]
 
 
+def _set_of(tmp_path: Path, number: int) -> list[Path]:
+    path = tmp_path / "one.gguf"
+    with gguf.create(path, {"general.name": f"v{number}"}) as w:
+        for i in range(4):
+            w.add_tensor(f"t{i}", np.full(100, number, np.float32))
+    return [shard.path for shard in gguf.split(path, tmp_path / "set" / "m", max_tensors=1)]
+
+
+def _is_version(paths: list[Path], number: int) -> bool:
+    with gguf.open(paths[-1]) as f:
+        return f.metadata["general.name"] == f"v{number}" and all((t == number).all() for t in f.tensors.values())
+
+
+def test_a_failed_split_over_a_set_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    paths = _set_of(tmp_path, 1)
+    real = gguf._sets._write_file
+
+    def full(source: Any, path: Path, metadata: Any, names: tuple[str, ...], counter: Any) -> None:
+        if "t2" in names:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, path, metadata, names, counter)
+
+    monkeypatch.setattr(gguf._sets, "_write_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        _set_of(tmp_path, 2)
+    assert _is_version(paths, 1)
+    assert sorted(os.listdir(tmp_path / "set")) == [path.name for path in paths]
+
+
+@pytest.mark.parametrize("at", range(5))
+@pytest.mark.parametrize("killed", [False, True])
+def test_no_mixture_of_two_sets_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, killed: bool) -> None:
+    """Whatever is the last thing that is done when shards get their names."""
+    (tmp_path / "set").mkdir()
+    paths = _set_of(tmp_path, 1)
+    done = 0
+
+    def stop(partial: Path, target: Path) -> None:
+        nonlocal done
+        if done == at:
+            raise OSError(errno.EIO, "no")
+        done += 1
+        os.replace(partial, target)
+
+    monkeypatch.setattr(gguf._sets, "put", stop)
+    if killed:
+        monkeypatch.setattr(gguf._sets, "remove_all", lambda paths: None)
+    if at == len(paths):
+        assert _is_version(_set_of(tmp_path, 2), 2)
+        return
+    with pytest.raises(OSError, match="no"):
+        _set_of(tmp_path, 2)
+    for path in paths:
+        with pytest.raises((GGUFError, FileNotFoundError)):
+            gguf.open(path)
+    left = os.listdir(tmp_path / "set")
+    assert killed or set(left) <= {path.name for path in paths[1:]}
+
+
+@pytest.mark.parametrize("prefix", [".", "..", "/"])
+def test_a_set_has_a_name(model: Path, prefix: str) -> None:
+    with pytest.raises(GGUFError, match="is a directory: give what"):
+        gguf.split(model, prefix)
+
+
 def test_a_dry_run_writes_nothing_and_progress_counts_all(model: Path, tmp_path: Path) -> None:
     planned = gguf.split(model, tmp_path / "m", max_tensors=7, dry_run=True)
     assert os.listdir(tmp_path) == [model.name]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blockquant.gguf._header import ALIGNMENT_KEY, padded
-from blockquant.gguf._hidden import hidden_once
-from blockquant.gguf._journal import differing, recover, replace_header, sync_directory
+from blockquant.gguf._header import ALIGNMENT_KEY, HeaderPlan, padded
+from blockquant.gguf._hidden import create_like, hidden_once
+from blockquant.gguf._journal import check_unchanged, differing, locked, put, recover, replace_header
 from blockquant.gguf._mapped import MappedFile
-from blockquant.gguf._reader import open
-from blockquant.gguf._sets import Progress, copy_set, raw_metadata, refuse_inputs
+from blockquant.gguf._reader import GGUFFile, open
+from blockquant.gguf._sets import Progress, copy_set, plan_of, raw_metadata, refuse_inputs, remove_all
 from blockquant.gguf._shards import SPLIT_KEYS
 from blockquant.gguf._types import GGUFError, TypedValue, ValueInfo, ValueType
-from blockquant.gguf._values import encode_entry, encode_text, infer
-from blockquant.gguf._writer import append_file, write_all
+from blockquant.gguf._values import check_entries, encode_entry, encode_text, infer
+from blockquant.gguf._writer import append_file, check_target, write_all
 
 _ARCHITECTURE_KEY = "general.architecture"
 _TOKENS_KEY = "tokenizer.ggml.tokens"
@@ -90,55 +88,68 @@ def edit(
     A header that keeps its padded size is written over the old one, in a way that a crash cannot leave half-done:
     either the old header is there, or a journal beside the file, from which the next `edit` (without changes, too)
     finishes; `open` refuses the file meanwhile. Else the file is replaced as a whole by a new one. Setting
-    `general.alignment` moves the tensors and therefore always copies them.
+    `general.alignment` moves the tensors and therefore always copies them. The file is locked while it is edited.
 
-    Raises GGUFError for a malformed file, keys that do not exist or exist already, values that GGUF cannot hold, and
-    inconsistent changes; TypeError for values of other types; OSError when the file cannot be written.
+    Raises GGUFError for a malformed file, keys that do not exist or exist already, values that GGUF cannot hold,
+    inconsistent changes, a file that is being edited already or that another program changes meanwhile; TypeError for
+    values of other types; OSError when the file cannot be written. Then the file is as it was.
     """
-    path = Path(path)
+    path, deleted = Path(path), list(delete)
     recovered = False if dry_run else recover(path)
-    with open(path) as source:
-        single = len(source.paths) == 1
-        report = EditReport(source.paths[0], recovered=recovered)
+    with open(path) as found:
+        first = found.paths[0]
+    # What is written to is locked before it is read, so that no edit undoes another.
+    writes = output is None and not dry_run and bool(set or rename or deleted)
+    with locked(first) if writes else FileIO(first, "r") as file, open(path) as source:
+        report = EditReport(first, recovered=recovered)
         shard = source.shards[0]
-        metadata, report.changes = _apply(shard, dict(set or {}), dict(rename or {}), list(delete))
+        metadata, report.changes = _apply(shard, dict(set or {}), dict(rename or {}), deleted)
         if not force:
             _check_consistency(shard, metadata, report.changes)
         moved = any(ALIGNMENT_KEY in (change.key, change.renamed_from) for change in report.changes)
+        if len(source.paths) > 1 and output is not None:
+            raise GGUFError(f"{path} is a set of shards: edit it where it is, or merge it first")
+        if len(source.paths) > 1 and moved:
+            raise GGUFError(f"{path} is a set of shards: merge it before its alignment is changed")
         if output is not None:
-            if not single:
-                raise GGUFError(f"{path} is a set of shards: edit it where it is, or merge it first")
             refuse_inputs(source, [Path(output)])
-        if not report.changes and output is None:
+            report.path = Path(output)
+        elif not report.changes:
             return report
+        target = check_target(report.path)
         old = bytes(shard.mapped[: shard.data_offset])
-        new = _header(shard, metadata)
+        new, data_bytes = _moved_header(source, metadata) if moved else _header(shard, metadata)
         in_place = not moved and output is None and len(new) == len(old) and bool(shard.tensors)
         report.how = "in place" if in_place else "rewritten"
+        report.nbytes = differing(old, new) if in_place else len(new) + data_bytes
         if not in_place and not allow_rewrite:
             raise GGUFError(
                 f"{path}: the new header takes {len(new):,} bytes and the old one {len(old):,}, so that the tensors "
                 "would have to be copied, and that was not allowed"
             )
-        if moved and not single:
-            raise GGUFError(f"{path} is a set of shards: merge it before its alignment is changed")
-        target = Path(output) if output is not None else report.path
-        spare = hidden_once(Path(os.path.realpath(target)), "partial")
-        if moved and not dry_run:
-            copy_set(source, spare, metadata, progress)
-    # The mapping is gone: some systems refuse to replace a mapped file.
-    original = report.path
-    if in_place:
-        report.nbytes = differing(old, new)
-        if not dry_run:
-            replace_header(original, old, new)
-        return report
-    report.path = target
-    report.nbytes = len(new) + max(shard.size - shard.data_offset, 0)
-    if not dry_run:
-        if not moved:
-            _write_copy(original, spare, shard, new, progress)
-        _put(spare, target, original)
+        if dry_run:
+            return report
+        if in_place:
+            replace_header(file, first, old, new, shard.size)
+            return report
+        spare = hidden_once(target, "partial")
+        try:
+            # Moved tensors are written over it, which keeps the permissions.
+            with create_like(spare, target if target.exists() else first) as out:
+                if not moved:
+                    _copy(file, out, shard, new, progress)
+            if moved:
+                copy_set(source, spare, metadata, progress)
+            with open(spare, shards=False):  # what cannot be read replaces nothing
+                pass
+            source.close()  # some systems refuse to replace a file that is mapped, or open
+            check_unchanged(file, first, old, shard.size)
+            if os.name == "nt":
+                file.close()
+            put(spare, target)
+        except BaseException:
+            remove_all([spare])
+            raise
     return report
 
 
@@ -222,7 +233,9 @@ def _check_consistency(shard: MappedFile, metadata: dict[str, Any], changes: lis
     tokenizer = [key for key in touched if key.startswith("tokenizer.ggml.")]
     tokens = length(_TOKENS_KEY) if tokenizer else None
     if tokens is None:
-        return
+        if _TOKENS_KEY not in touched:
+            return
+        tokens = 0  # they are deleted: what belongs to them has to go as well
     for key in _PER_TOKEN_KEYS:
         n = length(key) if {key, _TOKENS_KEY} & touched else None
         if n is not None and n != tokens:
@@ -236,42 +249,30 @@ def _check_consistency(shard: MappedFile, metadata: dict[str, Any], changes: lis
                 )
 
 
-def _header(shard: MappedFile, metadata: Mapping[str, Any]) -> bytes:
-    """The header with other metadata, the same tensors, padded."""
+def _header(shard: MappedFile, metadata: Mapping[str, Any]) -> tuple[bytes, int]:
+    """The header with other metadata, the same tensors, padded; and the bytes that follow it."""
     order = ">" if shard.big_endian else "<"
     begin = max((offset + nbytes for *_, offset, nbytes in shard.metadata.values()), default=24)
     end = begin + sum(8 + len(encode_text(name)) + 4 + 8 * len(shape) + 12 for name, shape, *_ in shard.tensors)
-    parts = [b"GGUF", struct.pack(order + "IQQ", shard.version, len(shard.tensors), len(metadata))]
-    parts += [encode_entry(key, value, order) for key, value in metadata.items()]
-    parts.append(shard.mapped[begin:end])
-    header = b"".join(parts)
-    return header + bytes(padded(len(header), shard.alignment) - len(header))
+    entries = b"".join(encode_entry(key, value, order) for key, value in metadata.items())
+    check_entries(entries, len(metadata), order)
+    counts = struct.pack(order + "IQQ", shard.version, len(shard.tensors), len(metadata))
+    header = b"".join((b"GGUF", counts, entries, shard.mapped[begin:end]))
+    return header + bytes(padded(len(header), shard.alignment) - len(header)), max(shard.size - shard.data_offset, 0)
 
 
-def _write_copy(source: Path, target: Path, shard: MappedFile, header: bytes, progress: Progress | None) -> None:
-    """A new file of this header and the old one's data."""
+def _moved_header(source: GGUFFile, metadata: Mapping[str, Any]) -> tuple[bytes, int]:
+    """The header for tensors that `copy_set` places anew, and the bytes that follow it."""
+    plan = HeaderPlan(metadata, endianness=source.endianness)
+    for name, (shape, format) in plan_of(source, source.tensor_infos).items():
+        plan.add(name, shape, format)
+    return plan.encode(), plan.end
+
+
+def _copy(data: FileIO, out: FileIO, shard: MappedFile, header: bytes, progress: Progress | None) -> None:
+    """Write a file of this header and the data of another."""
     size = max(shard.size - shard.data_offset, 0)
-    try:
-        with FileIO(target, "x") as out, FileIO(source, "r") as data:
-            write_all(out, memoryview(header))
-            data.seek(shard.data_offset)
-            append_file(data, out, size, None if progress is None else lambda done: progress("tensors", done, size))
-            if out.tell() != len(header) + size:
-                raise GGUFError(f"{source} has changed while it was read")
-            os.fsync(out.fileno())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            target.unlink()
-        raise
-
-
-def _put(spare: Path, target: Path, like: Path) -> None:
-    """Give the finished file the target's name and the permissions of another."""
-    try:
-        shutil.copymode(like, spare)
-        os.replace(spare, os.path.realpath(target))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            spare.unlink()
-        raise
-    sync_directory(spare.parent)
+    write_all(out, memoryview(header))
+    data.seek(shard.data_offset)
+    append_file(data, out, size, None if progress is None else lambda done: progress("tensors", done, size))
+    os.fsync(out.fileno())

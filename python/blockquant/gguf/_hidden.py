@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
+from io import FileIO
 from pathlib import Path
 
 _MOST_BYTES = 200  # of a target's name; file systems take 255, and suffixes come after it
@@ -23,3 +26,23 @@ def hidden(target: Path, suffix: str) -> Path:
 def hidden_once(target: Path, suffix: str) -> Path:
     """The same with a name that no other process or call gives."""
     return hidden(target, f"{os.getpid()}-{os.urandom(4).hex()}.{suffix}")
+
+
+def create_private(path: Path) -> FileIO:
+    """A new file that only its owner can read."""
+    return FileIO(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def create_like(path: Path, like: Path) -> FileIO:
+    """A new file with the owner and permissions of another, if that is there and as far as the system lets us."""
+    try:
+        status = os.stat(like)
+    except FileNotFoundError:
+        return FileIO(path, "x")
+    file = create_private(path)
+    if os.name == "posix":
+        with contextlib.suppress(OSError):  # only an administrator can give files away
+            os.chown(path, status.st_uid, status.st_gid)
+        with contextlib.suppress(OSError):
+            os.chmod(path, stat.S_IMODE(status.st_mode))
+    return file

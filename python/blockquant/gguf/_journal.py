@@ -1,7 +1,8 @@
 """Replacing bytes of a file's header so that a crash leaves the old header or a journal that finishes the new one.
 
 The journal, `.<name>.edit-journal` beside the file, holds the bytes before and after. It is on the disk before the
-file is touched and goes away after the file is; whoever finds one repeats the write.
+file is touched and goes away after the file is; whoever finds one repeats the write. Edits lock the file itself: who
+finds a journal and gets the lock knows that the edit is not going on any more.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import contextlib
 import hashlib
 import os
 import struct
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from blockquant._lock import try_lock, unlock
 from blockquant.gguf._hidden import hidden
+from blockquant.gguf._shards import first_shard
 from blockquant.gguf._types import GGUFError
 
 _MAGIC = b"BQEDIT1\n"
@@ -28,33 +33,61 @@ def journal_path(path: Path) -> Path:
     return hidden(real, "edit-journal")
 
 
-def replace_header(path: Path, old: bytes, new: bytes) -> int:
-    """Write `new` over `old`, the first bytes of the file and as long; returns how many bytes had to be written."""
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[FileIO]:
+    """Open a file for reading and writing, locked against other edits.
+
+    GGUFError when another edit is going on, in this process too; OSError when the file cannot be written.
+    """
+    while True:
+        with FileIO(path, "r+") as file:
+            if not try_lock(file.fileno()):
+                raise GGUFError(f"{path}: another edit of its metadata is going on: try again when it is done")
+            try:
+                # An edit that ended between our opening and locking may have replaced the file.
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    yield file
+                    return
+            finally:
+                if not file.closed:
+                    unlock(file.fileno())
+
+
+def check_unchanged(file: FileIO, path: Path, header: bytes, size: int) -> None:
+    """GGUFError unless the open file still has its name, size (bytes) and header: others may write without a lock."""
+    status = os.fstat(file.fileno())
+    file.seek(0)
+    if status.st_size != size or not os.path.samestat(status, os.stat(path)) or file.read(len(header)) != header:
+        raise GGUFError(f"{path} has changed while it was edited and was left as it is now: edit it again")
+
+
+def replace_header(file: FileIO, path: Path, old: bytes, new: bytes, size: int) -> None:
+    """Write `new` over `old`, as long and the first bytes of the locked file at `path`, which has `size` bytes."""
     assert len(old) == len(new)
     places = _differing(old, new)
     if not places.size:
-        return 0
+        return
     start, stop = int(places[0]), int(places[-1]) + 1
     body = old[start:stop] + new[start:stop]
     rest = hashlib.sha256(old[:start] + old[stop:]).digest()
-    head = _HEAD.pack(_MAGIC, path.stat().st_size, len(old), start, stop - start, rest, hashlib.sha256(body).digest())
-    with open(path, "r+b") as file:  # whether it can be written shows before there is a journal
-        journal = journal_path(path)
-        try:
-            with open(journal, "xb") as out:
-                out.write(head + body)
-                out.flush()
-                os.fsync(out.fileno())
-            sync_directory(journal.parent)
-        except FileExistsError:
-            raise GGUFError(f"{path}: another edit of this file is going on or was interrupted ({journal})") from None
-        except BaseException:
-            with contextlib.suppress(OSError):
-                journal.unlink()
-            raise
-        _write(file, start, new[start:stop])
-    journal.unlink()
-    return stop - start
+    head = _HEAD.pack(_MAGIC, size, len(old), start, stop - start, rest, hashlib.sha256(body).digest())
+    journal = journal_path(path)
+    try:
+        with open(journal, "xb") as out:
+            out.write(head + body)
+            out.flush()
+            os.fsync(out.fileno())
+        sync_directory(journal.parent)
+        # Whoever replaces the file from now on replaces what is being edited, which is as if they came later.
+        check_unchanged(file, path, old, size)
+    except FileExistsError:
+        raise GGUFError(f"{path}: another edit of this file is going on or was interrupted ({journal})") from None
+    except BaseException:
+        with contextlib.suppress(OSError):
+            journal.unlink()
+        raise
+    _write(file, start, new[start:stop])
+    journal.unlink(missing_ok=True)  # who has replaced the file has removed it
 
 
 def differing(old: bytes, new: bytes) -> int:
@@ -68,41 +101,48 @@ def _differing(old: bytes, new: bytes) -> np.ndarray[Any, Any]:
 
 
 def recover(path: str | os.PathLike[str]) -> bool:
-    """Finish an edit that a crash interrupted; returns whether there was one.
+    """Finish an edit of a file, or of the first file of its set, that a crash interrupted; whether there was one.
 
-    Raises GGUFError when the journal beside the file belongs to another file; OSError when the file cannot be written.
+    Raises GGUFError when the edit is still going on, or the journal beside the file belongs to another file; OSError
+    when the file cannot be written.
     """
     path = Path(path)
+    found = [_recover(candidate) for candidate in dict.fromkeys((path, first_shard(path)))]
+    return any(found)
+
+
+def _recover(path: Path) -> bool:
     journal = journal_path(path)
-    try:
-        content = journal.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(journal):
         return False
-    complete = len(content) >= _HEAD.size and content[:8] == _MAGIC
-    if complete:
-        _, size, header_size, start, length, rest, digest = _HEAD.unpack_from(content)
-        body = content[_HEAD.size :]
-        complete = (
-            len(body) == 2 * length
-            and start + length <= header_size <= size
-            and hashlib.sha256(body).digest() == digest
-        )
-    if not complete:
-        # The file is only written after the whole journal is on the disk.
-        journal.unlink()
-        return True
-    old, new = body[:length], body[length:]
-    with open(path, "r+b") as file:
-        header = file.read(header_size)
-        now = header[start : start + length]
-        same_rest = hashlib.sha256(header[:start] + header[start + length :]).digest() == rest
-        mixed = len(now) == length and _is_mixture(now, old, new)
-        if path.stat().st_size != size or not same_rest or not mixed:
-            raise GGUFError(
-                f"{path}: the journal {journal} belongs to another file: remove it if you replaced the file"
+    with locked(path) as file:
+        try:
+            content = journal.read_bytes()
+        except FileNotFoundError:
+            return False  # it was not a crash, or somebody else was quicker
+        complete = len(content) >= _HEAD.size and content[:8] == _MAGIC
+        if complete:
+            _, size, header_size, start, length, rest, digest = _HEAD.unpack_from(content)
+            body = content[_HEAD.size :]
+            complete = (
+                len(body) == 2 * length
+                and start + length <= header_size <= size
+                and hashlib.sha256(body).digest() == digest
             )
-        _write(file, start, new)
-    journal.unlink()
+        # The file is only written after the whole journal is on the disk.
+        if complete:
+            old, new = body[:length], body[length:]
+            file.seek(0)
+            header = file.read(header_size)
+            now = header[start : start + length]
+            same_rest = hashlib.sha256(header[:start] + header[start + length :]).digest() == rest
+            mixed = len(now) == length and _is_mixture(now, old, new)
+            if os.fstat(file.fileno()).st_size != size or not same_rest or not mixed:
+                raise GGUFError(
+                    f"{path}: the journal {journal} belongs to another file: remove it if you replaced the file"
+                )
+            _write(file, start, new)
+        journal.unlink(missing_ok=True)
     return True
 
 
@@ -112,11 +152,23 @@ def _is_mixture(now: bytes, *versions: bytes) -> bool:
     return bool(np.logical_or.reduce(found).all())
 
 
-def _write(file: BinaryIO, start: int, data: bytes) -> None:
+def _write(file: FileIO, start: int, data: bytes) -> None:
     file.seek(start)
-    file.write(data)
-    file.flush()
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
     os.fsync(file.fileno())
+
+
+def put(partial: Path, target: Path) -> None:
+    """Give a finished file its name; an edit of the file that had it before has nothing to finish any more."""
+    journal = journal_path(target)
+    interrupted = os.path.lexists(journal)
+    os.replace(partial, os.path.realpath(target))
+    sync_directory(partial.parent)
+    # Not before: a header that is half written needs it until the whole file is gone.
+    if interrupted:
+        journal.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

@@ -43,7 +43,8 @@ class MappedFile:
         self.buffer: mmap.mmap | bytes | None = b""
         if os.path.lexists(journal_path(path)):
             raise GGUFError(
-                f"{path}: an edit of its metadata was interrupted: `blockquant edit` without changes finishes it"
+                f"{path}: an edit of its metadata is going on or was interrupted: "
+                "`blockquant edit` without changes finishes it if it was interrupted"
             )
         with builtins.open(path, "rb") as file:
             self.size = os.fstat(file.fileno()).st_size

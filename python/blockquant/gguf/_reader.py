@@ -68,7 +68,8 @@ class GGUFFile:
         paths: the files, one or all shards.
 
     Closing drops this object's references to the mapping and makes its mappings unusable; arrays taken from it stay
-    valid, and the mapping lives as long as the last of them. The file must not be truncated meanwhile.
+    valid, and the mapping lives as long as the last of them. The file must not be truncated meanwhile, nor written to:
+    after an `edit` in place, values that were not decoded before are wrong until the file is opened again.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, shards: bool = True) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from blockquant.gguf._header import ALIGNMENT_KEY
+from blockquant.gguf._hidden import create_like, hidden_once
+from blockquant.gguf._journal import put, sync_directory
 from blockquant.gguf._mapped import MappedFile
 from blockquant.gguf._reader import GGUFFile, open, split_value
 from blockquant.gguf._shards import (
@@ -24,7 +26,7 @@ from blockquant.gguf._shards import (
     shard_prefix,
 )
 from blockquant.gguf._types import GGUFError
-from blockquant.gguf._writer import create
+from blockquant.gguf._writer import check_target, create
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,7 +68,8 @@ def split(
 
     Returns the shards. Raises GGUFError for a malformed file, both limits at once, a limit that is not positive, more
     than 65535 shards, or shards that would replace the input; OSError when the disk is full. Then nothing is left of
-    the shards that this call has written.
+    the shards that this call has written, and shards that were there are as they were. They are replaced when all new
+    ones are whole; when that fails half-way, the set is left without its first shard, which no reader takes.
     """
     if max_shard_size is not None and max_tensors is not None:
         raise GGUFError("a set is split by size or by number of tensors, not both: give one limit")
@@ -83,9 +86,10 @@ def split(
             Shard(shard_path(base, i, len(groups)), tuple(names), sum(sizes[name] for name in names))
             for i, names in enumerate(groups)
         ]
-        refuse_inputs(source, [shard.path for shard in shards])
+        targets = [check_target(shard.path) for shard in shards]
+        refuse_inputs(source, targets)
         if not dry_run:
-            _write_set(source, shards, progress)
+            _write_set(source, shards, targets, progress)
     return shards
 
 
@@ -141,34 +145,49 @@ class _Counter:
         self._before += nbytes
 
 
-def _write_set(source: GGUFFile, shards: Sequence[Shard], progress: Progress | None) -> None:
-    head = source.shards[0]
-    metadata = raw_metadata(head)
+def _write_set(source: GGUFFile, shards: Sequence[Shard], targets: Sequence[Path], progress: Progress | None) -> None:
+    metadata = raw_metadata(source.shards[0])
     counter = _Counter(progress, sum(shard.nbytes for shard in shards))
-    written: list[Path] = []
+    partials = [hidden_once(target, "partial") for target in targets]
+    placed: list[Path] = []
     try:
-        for i, shard in enumerate(shards):
+        for i, (shard, partial, target) in enumerate(zip(shards, partials, targets, strict=True)):
             own = shard_metadata(metadata, i, len(shards), len(source.tensor_infos))
             own["split.count"] = own.pop("split.count")  # where llama-gguf-split has it: its shards have the same bytes
-            existed = os.path.lexists(shard.path)
-            _write_file(source, shard.path, own, shard.tensors, counter)
-            if not existed:
-                written.append(shard.path)
+            create_like(partial, target).close()  # whose permissions are kept by what is written over it
+            _write_file(source, partial, own, shard.tensors, counter)
+        # The first shard goes before and comes after all others: shards of two sets never open as one.
+        if len(targets) > 1:
+            targets[0].unlink(missing_ok=True)
+            sync_directory(targets[0].parent)
+        for partial, target in reversed(list(zip(partials, targets, strict=True))):
+            put(partial, target)
+            placed.append(target)
     except BaseException:
-        for path in written:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        remove_all([*placed, *partials])
         raise
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Remove what is there of these files."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _write_file(
     source: GGUFFile, path: Path, metadata: Mapping[str, Any], names: Sequence[str], counter: _Counter
 ) -> None:
-    plan = {name: (source.tensor_info(name).shape, str(source.tensor_info(name).format)) for name in names}
-    with create(path, metadata, plan, endianness=source.endianness) as writer:
+    with create(path, metadata, plan_of(source, names), endianness=source.endianness) as writer:
         for name in names:
             writer.copy_tensor(source, name, partial(counter.advance, name))
             counter.finish(name, source.tensor_info(name).nbytes)
+
+
+def plan_of(source: GGUFFile, names: Iterable[str]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and format of these tensors, as `create` takes them."""
+    infos = map(source.tensor_info, names)
+    return {info.name: (info.shape, str(info.format)) for info in infos}
 
 
 def refuse_inputs(source: GGUFFile, targets: Sequence[Path]) -> None:

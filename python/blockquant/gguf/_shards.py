@@ -39,7 +39,14 @@ def parse_size(size: int | str) -> int:
 
 
 def shard_prefix(path: Path) -> Path:
-    """What the names of a set begin with: the path without .gguf, or without -00001-of-00003.gguf."""
+    """What the names of a set begin with: the path without .gguf, or without -00001-of-00003.gguf.
+
+    GGUFError for a path without a name.
+    """
+    if path.name in ("", ".."):
+        raise GGUFError(
+            f"{path} is a directory: give what the names of the shards begin with, such as {path / 'model'}"
+        )
     match = SHARD_NAME.match(path.name)
     if match is not None:
         return path.with_name(match["prefix"])
@@ -49,6 +56,12 @@ def shard_prefix(path: Path) -> Path:
 def shard_path(prefix: Path, index: int, count: int) -> Path:
     """The file of shard `index` (from 0) in a set of `count`."""
     return prefix.with_name(f"{prefix.name}-{index + 1:05}-of-{count:05}.gguf")
+
+
+def first_shard(path: Path) -> Path:
+    """The first file of the set that a file belongs to by its name; the path itself when it has no such name."""
+    match = SHARD_NAME.match(path.name)
+    return path if match is None else shard_path(path.with_name(match["prefix"]), 0, int(match["count"]))
 
 
 def group_by_size(sizes: Mapping[str, int], limit: int, alignment: int = 32) -> list[list[str]]:

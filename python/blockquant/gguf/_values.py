@@ -183,8 +183,8 @@ def _numbers(value: Any, kind: ValueType) -> np.ndarray[Any, Any]:
         given = np.asarray(value)
         if given.ndim != 1:
             raise ValueError(f"an array has one dimension, got the shape {given.shape}")
-        if given is value and given.dtype.newbyteorder("=") == dtype:
-            return given
+        if isinstance(value, np.ndarray) and value.dtype.newbyteorder("=") == dtype:
+            return value
         if dtype.kind == "f":
             with np.errstate(over="ignore"):
                 cast = np.asarray(value, np.float64).astype(dtype)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
@@ -17,8 +16,8 @@ import numpy as np
 
 from blockquant import _core
 from blockquant.gguf._header import Entry, HeaderPlan
-from blockquant.gguf._hidden import hidden_once
-from blockquant.gguf._journal import sync_directory
+from blockquant.gguf._hidden import create_like, create_private, hidden_once
+from blockquant.gguf._journal import put
 from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, GGUFError, tensor_bytes
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ class GGUFWriter:
 
     The file appears under its name when the `with` block ends without an exception, and not otherwise: until then the
     data is in hidden files beside it, `.<name>.<process id>-<random>.partial`, which only a killed process leaves.
+    A file that is replaced gives the new one its permissions. Forked processes cannot use the writer.
     """
 
     def __init__(
@@ -45,24 +45,19 @@ class GGUFWriter:
         endianness: Literal["little", "big"] = "little",
     ) -> None:
         self.path = Path(path)
+        self._process = os.getpid()
         self._plan = HeaderPlan(metadata, alignment, endianness)
         self._swap = endianness != sys.byteorder
         self._state = "open"
         self._planned = tensors is not None
 
-        # The target itself when the path is a link to it.
-        self._target = Path(os.path.realpath(path))
-        if self._target.exists() and not stat.S_ISREG(os.stat(self._target).st_mode):
-            raise GGUFError(f"{self.path} exists and is not a regular file")
-        if not self._target.parent.is_dir():
-            # Here rather than when the hidden file is opened, whose name says nothing to anyone.
-            raise FileNotFoundError(errno.ENOENT, "no such directory", str(self._target.parent))
+        self._target = check_target(self.path)
         self._partial = hidden_once(self._target, "partial")
         self._spool = hidden_once(self._target, "data.partial")
         if tensors is not None:
             for name, (shape, format_) in tensors.items():
                 self._plan.add(name, tuple(int(n) for n in shape), str(format_))
-        self._file = FileIO(self._partial if self._planned else self._spool, "x")
+        self._file = create_like(self._partial, self._target) if self._planned else create_private(self._spool)
         try:
             self._data_offset = self._write_header(self._file) if self._planned else 0
         except BaseException:
@@ -148,6 +143,9 @@ class GGUFWriter:
         """Finish the file and put it under its name. Called at the end of a `with` block."""
         if self._state == "closed":
             return
+        if os.getpid() != self._process:
+            self.abort()
+            return
         if self._state == "failed":
             self.abort()
             raise GGUFError(f"{self.path} was not written because an earlier write failed")
@@ -159,12 +157,14 @@ class GGUFWriter:
         self._state = "closed"
 
     def abort(self) -> None:
-        """Remove what has been written. Does nothing after a successful close."""
+        """Remove what has been written. Does nothing after a successful close, and in a forked process."""
         if self._state == "closed":
             return
         self._state = "closed"
         with contextlib.suppress(OSError, AttributeError):
             self._file.close()
+        if os.getpid() != self._process:
+            return
         for path in (self._partial, self._spool):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -187,6 +187,8 @@ class GGUFWriter:
     def _check_open(self) -> None:
         if self._state != "open":
             raise GGUFError(f"{self.path}: the writer is {self._state}")
+        if os.getpid() != self._process:
+            raise GGUFError(f"{self.path}: the writer belongs to another process: write in the one that made it")
 
     def _planned_entry(self, name: str) -> Entry:
         if name not in self._plan.entries:
@@ -225,16 +227,15 @@ class GGUFWriter:
         self._file.truncate(self._data_offset + self._plan.end)
         if not self._planned:
             self._file.close()
-            self._file = FileIO(self._partial, "x")
+            self._file = create_like(self._partial, self._target)
             self._write_header(self._file)
             with FileIO(self._spool, "r") as spool:
                 append_file(spool, self._file, self._plan.end)
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._partial, self._target)
+        put(self._partial, self._target)
         with contextlib.suppress(OSError):
             self._spool.unlink()
-        sync_directory(self._target.parent)
 
 
 def create(
@@ -247,7 +248,7 @@ def create(
     """Begin a GGUF file (version 3); use it as `with create(...) as w: w.add_tensor(name, tensor)`.
 
     Args:
-        path: the target, replaced at the end when it exists.
+        path: the target, replaced at the end when it exists; its permissions stay.
         metadata: key to str, bool, int (uint32 if it fits, else int32, uint64, int64), float (float32), list of str,
             list of numbers (int32 or float32), numpy scalar or 1-D array (its own dtype), or TypedValue. Written as
             given: `general.architecture` is the caller's to set.
@@ -262,6 +263,20 @@ def create(
     disk is full or the directory cannot be written.
     """
     return GGUFWriter(path, metadata, tensors, alignment, endianness)
+
+
+def check_target(path: Path) -> Path:
+    """The file that is written for a path: where it leads when it is a link.
+
+    GGUFError for what is there and is no regular file, FileNotFoundError for a missing directory: before the work, and
+    not of a hidden file, whose name says nothing to anyone.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise GGUFError(f"{path} exists and is not a regular file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such directory", str(target.parent))
+    return target
 
 
 def _as_stored(name: str, tensor: Any) -> tuple[tuple[int, ...], str, np.ndarray[Any, Any]]:
