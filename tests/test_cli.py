@@ -23,16 +23,19 @@ COMMANDS = (
 )
 
 
-def blockquant(*arguments: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def blockquant(
+    *arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own, as a shell would."""
     return subprocess.run(
         [sys.executable, "-m", "blockquant", *map(str, arguments)],
         capture_output=True,
         text=True,
+        encoding=environment.get("PYTHONIOENCODING"),
         input=stdin,
         cwd=cwd,
         check=False,
-        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"},
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", **environment},
     )
 
 
@@ -59,6 +62,31 @@ def test_wrong_usage_is_status_2() -> None:
         done = blockquant(*line)
         assert done.returncode == 2, (line, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+def test_wrong_values_of_options_are_status_2(f16: Path, tmp_path: Path) -> None:
+    for line, says in (
+        (["edit", f16, "--set-file", "nonsense"], "KEY=FILE"),
+        (["split", f16, tmp_path / "m", "--max-shard-size", "abc"], "is not a size"),
+    ):
+        done = blockquant(*line)
+        assert done.returncode == 2, (line, done.stderr)
+        assert says in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
+def test_what_a_terminal_cannot_show_is_no_failure(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / (os.fsdecode(b"caf\xe9.gguf") if sys.platform == "linux" else "Łódź.gguf")
+    name = "Märchen \U0001f600 \udcff"
+    with bq.gguf.create(path, {"general.architecture": "llama", "general.name": name}) as writer:
+        writer.add_tensor("t", np.ones(32, np.float32))
+    for command in (["inspect"], ["verify"], ["inspect", "--json"]):
+        done = blockquant(command[0], path, *command[1:], PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, (command, done.stderr)
+    assert json.loads(done.stdout)["metadata"]["general.name"]["value"] == name
+    done = blockquant("inspect", path.with_suffix(".none"), PYTHONIOENCODING=encoding)
+    assert done.returncode == 1
+    assert "No such file" in done.stderr
 
 
 def test_demo_prints_the_table_and_a_story(tmp_path: Path) -> None:

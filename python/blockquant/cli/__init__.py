@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -14,4 +15,8 @@ def main() -> int:
         return 1
     from blockquant.cli.app import run
 
+    for stream in (sys.stdout, sys.stderr):
+        # Names and texts that a terminal cannot show are no failure of the work; \\u and \\x stand for them.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     return run(sys.argv[1:])

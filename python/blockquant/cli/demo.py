@@ -89,7 +89,7 @@ def demo(
             _show(rows, f"{model_dir.name}: perplexity on eval.txt, {windows} of {ctx} tokens")
         story = _tell(story_file, quiet=as_json)
         if as_json:
-            print(json.dumps({"table": [asdict(row) for row in rows], "story": story}, indent=2, ensure_ascii=False))
+            print(json.dumps({"table": [asdict(row) for row in rows], "story": story}, indent=2))
         elif keep is not None:
             print(f"\nThe files are in {directory}", file=sys.stderr)
 

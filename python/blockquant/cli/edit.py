@@ -77,7 +77,12 @@ def edit(
                 raise typer.BadParameter(str(error), param_hint="--set") from None
             values[key] = value
     for text in set_file or []:
-        key, value = read_text(text)
+        try:
+            key, value = read_text(text)
+        except gguf.GGUFError:
+            raise
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--set-file") from None
         values[key] = value
     with bar(f"edit {file.name}") as progress:
         report = gguf.edit(

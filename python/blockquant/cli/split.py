@@ -10,6 +10,7 @@ import typer
 
 from blockquant import gguf
 from blockquant.cli.progress import bar
+from blockquant.gguf._shards import parse_size
 
 
 def register(app: typer.Typer) -> None:
@@ -38,11 +39,15 @@ def split(
     """
     if max_shard_size is not None and max_tensors is not None:
         raise typer.BadParameter("give --max-shard-size or --max-tensors, not both", param_hint="--max-tensors")
+    try:
+        size = None if max_shard_size is None else parse_size(max_shard_size)
+    except gguf.GGUFError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-shard-size") from None
     with bar(f"split {file.name}") as progress:
         shards = gguf.split(
             file,
             prefix,
-            max_shard_size=max_shard_size,
+            max_shard_size=size,
             max_tensors=max_tensors,
             metadata_only_first=no_tensor_first_split,
             dry_run=dry_run,
