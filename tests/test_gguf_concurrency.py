@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import blockquant as bq
 import numpy as np
 import pytest
 from blockquant import gguf
@@ -185,6 +186,7 @@ def _merge_over(path: Path, spare: Path) -> None:
         lambda path, _: _replaced(path),
         lambda path, spare: gguf.edit(write(spare), set={"general.name": "of another"}, output=path),
         _merge_over,
+        lambda path, spare: bq.quantize_file(write(spare, "of another"), path, "Q8_0"),
     ],
 )
 def test_a_new_file_has_no_use_for_the_journal_of_the_old_one(

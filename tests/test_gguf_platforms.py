@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,22 @@ from blockquant import gguf
 from gguf_samples import plan_of, stored_bytes, tensors
 
 
+class _Msvcrt:
+    LK_NBLCK = 2
+
+    @staticmethod
+    def locking(fd: int, mode: int, nbytes: int) -> None:
+        assert mode == _Msvcrt.LK_NBLCK
+        assert nbytes == 1
+        if os.lseek(fd, 0, os.SEEK_CUR) <= os.fstat(fd).st_size:
+            raise PermissionError(13, "this is locked")
+
+
 @pytest.fixture
 def like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the calls that only POSIX has, and with Windows' refusal to replace or remove a file that is mapped."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", _Msvcrt)
     for module, names in {
         os: (
             "copy_file_range",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-_BYTE = 1 << 62  # beyond the end of every file: on Windows nobody else can read what is locked
+_BYTE = 1 << 40  # beyond the end of every file: on Windows nobody else can read what is locked
 
 
 def try_lock(fd: int) -> bool:
@@ -41,7 +41,7 @@ def _try_lock_on_windows(fd: int) -> bool:
 
 def unlock(fd: int) -> None:
     """Let go of a lock, whatever copies of the descriptor a forked process has."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ImportError):
         if os.name == "nt":
             import msvcrt
 

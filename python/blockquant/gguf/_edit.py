@@ -92,7 +92,7 @@ def edit(
 
     Raises GGUFError for a malformed file, keys that do not exist or exist already, values that GGUF cannot hold,
     inconsistent changes, a file that is being edited already or that another program changes meanwhile; TypeError for
-    values of other types; OSError when the file cannot be written. Then the file is as it was.
+    values of other types; OSError when the file cannot be written.
     """
     path, deleted = Path(path), list(delete)
     recovered = False if dry_run else recover(path)

@@ -161,10 +161,13 @@ def _write(file: FileIO, start: int, data: bytes) -> None:
 
 
 def put(partial: Path, target: Path) -> None:
-    """Give a finished file its name; an edit of the file that had it before has nothing to finish any more."""
-    journal = journal_path(target)
+    """Give a finished file its name; an edit of the file that had it before has nothing to finish any more.
+
+    A `target` that is a link is replaced itself.
+    """
+    journal = hidden(target, "edit-journal")
     interrupted = os.path.lexists(journal)
-    os.replace(partial, os.path.realpath(target))
+    os.replace(partial, target)
     sync_directory(partial.parent)
     # Not before: a header that is half written needs it until the whole file is gone.
     if interrupted:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from blockquant.gguf import GGUFError
+from blockquant.gguf._journal import put
 from blockquant.quantizer.journal import beside, remove_files
 from blockquant.quantizer.plan import OutputFile
 
@@ -74,14 +75,7 @@ class Output:
         self.close()
         for file, partial in zip(self.files, self.partials, strict=True):
             if partial.exists():
-                os.replace(partial, file.path)
-        if hasattr(os, "O_DIRECTORY"):  # POSIX: make the names themselves durable
-            with contextlib.suppress(OSError):
-                directory = os.open(self.files[0].path.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+                put(partial, file.path)
 
     def is_complete(self) -> bool:
         """Whether every file is there, under one of its names: what a kill during `commit` leaves."""
