@@ -12,6 +12,7 @@ import model_files
 import numpy as np
 import pytest
 from blockquant import Model
+from blockquant.transformer.cache import KVCache
 from blockquant.transformer.decoder import PROMPT_CHUNK
 
 IDS = [(7 * i + i * i) % 80 for i in range(70)]
@@ -163,6 +164,32 @@ def test_the_cache_grows_and_its_type_follows_the_weights(story_ids: list[int]) 
         session.eval(story_ids[:100])
         assert session._cache.nbytes >= 3 * small
         assert half.n_ctx == 1024
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_cache_whose_growth_was_cut_short_goes_on(
+    error: type[BaseException], story_ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate, calls = KVCache._allocate, []
+
+    def failing(self: KVCache, blocks: int) -> Any:
+        calls.append(blocks)
+        if len(calls) == 4:
+            raise error
+        return allocate(self, blocks)
+
+    with Model.open(model_files.tales("F32")) as model:
+        session, fresh = model.session(), model.session()
+        session.eval(story_ids[:60])
+        with monkeypatch.context() as patch:
+            patch.setattr(KVCache, "_allocate", failing)
+            with pytest.raises(error):
+                session.eval(story_ids[60:130])
+        assert (session.position, session.tokens) == (60, story_ids[:60])
+        fresh.eval(story_ids[:60])
+        np.testing.assert_array_equal(session.eval(story_ids[60:130]), fresh.eval(story_ids[60:130]))
+        session.reset()
+        session.eval(story_ids[:200])
 
 
 @pytest.fixture(scope="module")

@@ -197,6 +197,23 @@ def test_hostile_files_are_refused_in_one_line(model: Model, tmp_path: Path) -> 
         assert all(0 <= token < model.n_vocab for token in session.tokens)
 
 
+def test_an_interrupted_load_changes_nothing(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, ids = saved(model, tmp_path / "session.gguf"), ids_of(model, 100)
+    session, fresh = model.session(), model.session()
+    session.eval(ids[60:90])
+    fresh.eval(ids[60:90])
+
+    def interrupted(_file: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf.GGUFFile, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.load(path)
+    assert session.tokens == ids[60:90]
+    np.testing.assert_array_equal(session.eval(ids[90:]), fresh.eval(ids[90:]))
+
+
 def test_run_with_a_prompt_cache(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, cache = str(model_files.tales("Q8_0")), tmp_path / "cache.gguf"
     wanted = model.generate(PROMPT, max_tokens=8).text()

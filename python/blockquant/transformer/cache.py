@@ -59,21 +59,25 @@ class KVCache:
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
     def reserve(self, count: int) -> None:
-        """Make room for `count` more positions; ValueError when the context is full."""
+        """Make room for `count` more positions; ValueError when the context is full.
+
+        Memory that runs out, or an interrupt, leaves a cache that holds what it held and can grow later.
+        """
         needed = self.position + count
         if needed > self.n_ctx:
             raise BlockquantError(
                 f"the context of {self.n_ctx} tokens is full: {self.position} are used and {count} more were given; "
                 f"open the model with a larger n_ctx or start a new session"
             )
-        have = self.layers[0][0].shape[0]
         wanted = -(-needed // _core.cache_block)
-        if wanted <= have:
-            return
         limit = -(-self.n_ctx // _core.cache_block)
-        blocks = min(max(wanted, 2 * have), limit)
+        # One layer after the other, which takes less memory than all anew beside all that there were. After an
+        # interrupt some are larger than the others.
         for i, old in enumerate(self.layers):
-            new = self._allocate(blocks)
+            have = old[0].shape[0]
+            if wanted <= have:
+                continue
+            new = self._allocate(min(max(wanted, 2 * have), limit))
             for source, target in zip(old, new, strict=True):
                 target[:have] = source
             self.layers[i] = new
@@ -84,8 +88,11 @@ class KVCache:
         used = -(-self.position // _core.cache_block)
         return keys[:used], values[:used]
 
-    def restore(self, layers: list[tuple[Array, Array]], position: int) -> None:
-        """Take the blocks of a cache of the same kind that held so many positions; ValueError when they do not fit."""
+    def copies(self, layers: list[tuple[Array, Array]], position: int) -> list[tuple[Array, Array]]:
+        """Copies of the blocks of a cache of the same kind that held so many positions, to become `layers`.
+
+        ValueError when they do not fit.
+        """
         used = -(-position // _core.cache_block)
         for keys, values in layers:
             for array, mine in zip((keys, values), self.layers[0], strict=True):
@@ -96,8 +103,4 @@ class KVCache:
                     )
         if len(layers) != len(self.layers):
             raise BlockquantError(f"{len(layers)} layers do not fit a cache of {len(self.layers)}")
-        self.position = 0
-        self.reserve(position)
-        for (keys, values), (my_keys, my_values) in zip(layers, self.layers, strict=True):
-            my_keys[:used], my_values[:used] = keys, values
-        self.position = position
+        return [(keys.copy(), values.copy()) for keys, values in layers]

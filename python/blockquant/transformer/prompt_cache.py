@@ -23,6 +23,8 @@ from blockquant._tensor import QuantizedTensor
 from blockquant.errors import BlockquantError
 from blockquant.transformer.cache import KVCache
 
+Layers = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+
 VERSION = 1
 SAMPLE = 4096  # bytes of each tensor's beginning and end that the fingerprint sees
 
@@ -59,8 +61,8 @@ def save(path: str | os.PathLike[str], cache: KVCache, tokens: list[int], model:
                     writer.add_tensor(f"layer.{layer}.{name}", _as_stored(array))
 
 
-def load(path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str) -> list[int]:
-    """Fill the cache from the file; its tokens. Nothing changes when the file is refused."""
+def load(path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str) -> tuple[list[int], Layers]:
+    """The tokens of the file, and the layers that the cache is to have; ValueError when they are not for it."""
     with gguf.open(path) as file:
 
         def refuse(why: str) -> BlockquantError:
@@ -82,23 +84,22 @@ def load(path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str)
             raise refuse(f"it has token ids outside the vocabulary of {n_vocab}")
         if tokens.size > cache.n_ctx:
             raise refuse(f"it has {tokens.size} tokens, more than the context of {cache.n_ctx}")
-        layers = []
+        layers = cache.layers
         if tokens.size:
+            found = []
             for layer in range(len(cache.layers)):
                 names = [f"layer.{layer}.{part}" for part in ("keys", "values")]
                 missing = [name for name in names if name not in file.tensors]
                 if missing:
                     raise refuse(f"it lacks {missing[0]!r}")
                 keys, values = (_from_stored(np.asarray(file.tensors[name])) for name in names)
-                layers.append((keys, values))
+                found.append((keys, values))
             try:
-                cache.restore(layers, int(tokens.size))
+                layers = cache.copies(found, int(tokens.size))
             except BlockquantError as error:
                 raise refuse(str(error)) from None
-        else:
-            cache.position = 0
         ids: list[int] = tokens.tolist()
-        return ids
+        return ids, layers
 
 
 def _as_stored(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

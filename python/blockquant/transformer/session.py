@@ -91,7 +91,9 @@ class Session:
         Raises ValueError, and changes nothing, when the file is malformed or was saved from another model or with
         another type of cache, or holds more tokens than fit; OSError when it cannot be read.
         """
-        self._tokens = prompt_cache.load(path, self._cache, self._decoder.n_vocab, self._fingerprint())
+        cache = self._cache
+        tokens, layers = prompt_cache.load(path, cache, self._decoder.n_vocab, self._fingerprint())
+        self._tokens, cache.layers, cache.position = tokens, layers, len(tokens)
 
     def _fingerprint(self) -> str:
         """Of the model, and of how it rotates in a context of this size."""
