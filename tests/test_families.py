@@ -415,3 +415,33 @@ def test_what_a_file_may_say_of_gemma(tmp_path: Path) -> None:
         assert np.abs(found[name] - plain).max() > 0.01
     with Model.open(rewritten(path, tmp_path / "capped.gguf", {"gemma3.final_logit_softcapping": 2.0})) as model:
         np.testing.assert_allclose(model.logits(IDS), 2 * np.tanh(plain / 2), atol=1e-5)
+
+
+YARN = {"type": "yarn", "factor": 8.0, "original_context_length": 64}
+SCALINGS: list[tuple[str, Json]] = [
+    ("gemma3", YARN),  # local layers are not scaled, and do not grow
+    ("gemma3", {**YARN, "attn_factor": 1.3}),  # which all layers do
+    ("qwen3", {**YARN, "attn_factor": 0.7}),
+    ("qwen3", {**YARN, "factor": 0.5}),
+    ("qwen3", {"type": "longrope", "factor": 4.0}),
+    ("phi4", {"type": "longrope", "factor": 4.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "scaling"), SCALINGS)
+def test_rotations_are_scaled_as_llama_cpp_does(name: str, scaling: Json, tmp_path: Path) -> None:
+    arch = "phi3" if name == "phi4" else name
+    keys = {f"{arch}.rope.scaling.{key}": value for key, value in scaling.items()}
+    path = rewritten(converted(name, tmp_path), tmp_path / "scaled.gguf", keys)
+    with llamacpp.Model(path, n_ctx=512, kv_type="f32") as other, Model.open(path, n_ctx=512) as model:
+        theirs = other.logits(IDS)
+        ours = np.concatenate(list(model.session(512).eval_rows(IDS)))
+    bound = 5e-3 if name == "gemma3" else 2e-4
+    np.testing.assert_allclose(ours, theirs, atol=bound * float(np.abs(theirs).max()), rtol=0)
+
+
+def test_each_rotation_grows_on_its_own(tmp_path: Path) -> None:
+    keys = {f"gemma3.rope.scaling.{key}": value for key, value in {**YARN, "attn_factor": 1.5}.items()}
+    with Model.open(rewritten(converted("gemma3", tmp_path), tmp_path / "yarn.gguf", keys)) as model:
+        grown = [rotation.magnitude for rotation in model._decoder.rotations(64)]
+    assert grown == pytest.approx([1.5 * (1 + 0.1 * np.log(8)), 1.5])

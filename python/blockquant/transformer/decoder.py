@@ -21,12 +21,10 @@ import numpy as np
 from blockquant import _core
 from blockquant.transformer.cache import KVCache
 from blockquant.transformer.config import Config
-from blockquant.transformer.rope import Float64Array
+from blockquant.transformer.rope import RopeTable, Rotation
 from blockquant.transformer.weights import FloatArray, Linear, Weights
 
 PROMPT_CHUNK = 256  # rows that go through the layers together
-
-RopeTable = tuple[FloatArray, FloatArray]  # cosines and sines [rows, pairs]
 
 
 @dataclass(kw_only=True)
@@ -113,12 +111,12 @@ class Decoder:
         return 0
 
     def rotation(self, index: int) -> int:
-        """Which of `frequencies()` layer `index` uses."""
+        """Which of `rotations()` layer `index` uses."""
         return 0
 
-    def frequencies(self, n_ctx: int) -> list[Float64Array]:
-        """The rotations of the model in a context of n_ctx: radians per position of each pair of elements."""
-        return [self.rope.frequencies(n_ctx)]
+    def rotations(self, n_ctx: int) -> list[Rotation]:
+        """The rotations of the model in a context of n_ctx."""
+        return [self.rope.rotation(n_ctx)]
 
     def load_layer(self, weights: Weights, index: int) -> Layer:
         return DenseLayer(**self.attention_weights(weights, index), **self.feed_forward_weights(weights, index))
@@ -170,8 +168,8 @@ class Decoder:
         cache.reserve(rows)
         b = self._buffers_of(rows, cache)
         self.embed(tokens, b)
-        cache.rotations = cache.rotations or self.frequencies(cache.n_ctx)
-        ropes = [self.rope_rows(rotation, cache.position, rows) for rotation in cache.rotations]
+        cache.rotations = cache.rotations or self.rotations(cache.n_ctx)
+        ropes = [rotation.table(cache.position, rows) for rotation in cache.rotations]
         for layer in self.layers:
             self.attention(layer, b, cache, ropes[layer.rope])
             self.feed_forward(layer, b)
@@ -216,12 +214,6 @@ class Decoder:
         if cap:
             np.tanh(np.divide(logits, cap, out=logits), out=logits)
             logits *= cap
-
-    def rope_rows(self, frequencies: Float64Array, position: int, rows: int) -> RopeTable:
-        """Cosines and sines of the positions from `position` on."""
-        angles = np.multiply.outer(np.arange(position, position + rows, dtype=np.float64), frequencies)
-        magnitude = self.rope.magnitude()
-        return (np.cos(angles) * magnitude).astype(np.float32), (np.sin(angles) * magnitude).astype(np.float32)
 
     def _buffers_of(self, rows: int, cache: KVCache) -> Buffers:
         # They belong to the cache, so that sessions can run at the same time. Only single tokens and full chunks

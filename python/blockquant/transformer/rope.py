@@ -13,14 +13,30 @@ from blockquant.transformer.keys import Keys
 from blockquant.transformer.weights import FloatArray, Weights
 
 Float64Array = npt.NDArray[np.float64]
+RopeTable = tuple[FloatArray, FloatArray]  # cosines and sines [rows, pairs]
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """How some layers rotate queries and keys: radians per position of each pair, and what the vectors grow by."""
+
+    frequencies: Float64Array
+    magnitude: float
+
+    def table(self, position: int, rows: int) -> RopeTable:
+        """Cosines and sines of the positions from `position` on."""
+        angles = np.multiply.outer(np.arange(position, position + rows, dtype=np.float64), self.frequencies)
+        cosines, sines = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
+        return cosines.astype(np.float32), sines.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Rope:
-    """dims: leading elements of a head that are rotated. Scaling is "none", "linear" or "yarn" by `factor`.
+    """dims: leading elements of a head that are rotated. Scaling is "none", or "linear", "longrope" or "yarn" by
+    `factor`.
 
-    Llama 3 and LongRoPE files hold what each frequency is divided by in tensors; `long_factors` are for contexts above
-    the original one.
+    Llama 3 and LongRoPE files hold what each frequency is further divided by in tensors; `long_factors` are for
+    contexts above the original one.
     """
 
     dims: int
@@ -72,21 +88,21 @@ class Rope:
         factors = weights.optional_vector("rope_freqs.weight", self.dims // 2)
         return replace(self, factors=short if factors is None else factors, long_factors=long)
 
-    def frequencies(self, n_ctx: int) -> Float64Array:
-        """Radians per position of each pair in a context of n_ctx positions, float64 [dims / 2]."""
+    def rotation(self, n_ctx: int) -> Rotation:
+        """In a context of n_ctx positions."""
         factors = self.factors
         if self.long_factors is not None and n_ctx > self.original_context:
             factors = self.long_factors
         found = self._frequencies()
-        return found if factors is None else found / factors
+        return Rotation(found if factors is None else found / factors, self._magnitude())
 
     def _frequencies(self) -> Float64Array:
         pairs = self.dims // 2
         plain: Float64Array = self.base ** (-np.arange(pairs, dtype=np.float64) / pairs)
-        if self.scaling in ("none", "longrope"):
+        if self.scaling == "none":
             return plain
         slowed: Float64Array = plain / self.factor
-        if self.scaling == "linear":
+        if self.scaling in ("linear", "longrope"):
             return slowed
         # Fast pairs keep their frequency, slow ones are slowed; between the two bounds it is a linear mix.
         low = max(0.0, math.floor(self._pair_with_turns(self.beta_fast)))
@@ -95,9 +111,10 @@ class Rope:
         mixed: Float64Array = plain * (1.0 - ramp) + slowed * ramp
         return mixed
 
-    def magnitude(self) -> float:
-        """What rotated vectors are multiplied by."""
-        return self.attention_factor * (1.0 + 0.1 * math.log(self.factor) if self.scaling == "yarn" else 1.0)
+    def _magnitude(self) -> float:
+        if self.scaling == "yarn" and self.factor > 1:
+            return self.attention_factor * (1.0 + 0.1 * math.log(self.factor))
+        return self.attention_factor
 
     def _pair_with_turns(self, turns: float) -> float:
         """The (fractional) pair that makes so many turns over the original context."""

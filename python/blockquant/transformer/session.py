@@ -100,8 +100,8 @@ class Session:
         if self._identity is None:
             raise BlockquantError("this session was not made by a model: it cannot be saved or loaded")
         digest = hashlib.sha256(self._identity().encode())
-        for frequencies in self._decoder.frequencies(self.n_ctx):
-            digest.update(frequencies.tobytes())
+        for rotation in self._decoder.rotations(self.n_ctx):
+            digest.update(rotation.frequencies.tobytes())
         return digest.hexdigest()
 
     def eval(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
