@@ -355,6 +355,13 @@ def rewritten(source: Path, out: Path, changes: dict[str, Any], without: str = "
         ("phi4", {}, "rope_factors_long.weight", "only one of rope_factors_short"),
         ("phi4", {}, "blk.0.attn_qkv.weight", "lacks the tensor 'blk.0.attn_q.weight'"),
         ("gemma3", {"gemma3.attention.sliding_window_pattern": [True]}, "", "has 1 entries for 7 layers"),
+        ("gemma3", {"gemma3.block_count": 100_000}, "", "names 100000 layers .block_count. and has 93 tensors"),
+        (
+            "gemma3",
+            {"gemma3.attention.sliding_window": np.uint64(2**63)},
+            "",
+            "is 9223372036854775808; expected at most",
+        ),
         ("gemma3", {}, "blk.2.post_ffw_norm.weight", "lacks the tensor 'blk.2.post_ffw_norm.weight'"),
         ("bitnet", {"bitnet.hidden_activation": "tanh"}, "", "'tanh'; supported: relu2, silu"),
         ("bitnet", {}, "blk.0.attn_sub_norm.weight", "lacks the tensor 'blk.0.attn_sub_norm.weight'"),
@@ -367,6 +374,13 @@ def test_wrong_files_are_one_line(
     with pytest.raises(ValueError, match=message) as caught:
         Model.open(path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_dense_width_of_a_mixture_of_experts_is_not_used(tmp_path: Path) -> None:
+    path = converted("qwen3moe", tmp_path)
+    huge = rewritten(path, tmp_path / "huge.gguf", {"qwen3moe.feed_forward_length": 2**31 - 1})
+    with Model.open(path) as model, Model.open(huge) as other:
+        np.testing.assert_array_equal(other.logits(IDS), model.logits(IDS))
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("qwen2", "f32"), ("llama3", "Q8_0")])

@@ -133,6 +133,15 @@ def test_generation_reports(model: Model) -> None:
     assert ids.text() == "".join(pieces)
 
 
+def test_no_eos_follows_a_prompt(model: Model, tmp_path: Path) -> None:
+    with gguf.open(model_files.tales("Q8_0")) as source:
+        metadata = dict(source.typed_metadata()) | {"tokenizer.ggml.add_eos_token": True}
+        model_files.write(tmp_path / "eos.gguf", metadata, source.tensors)
+    with Model.open(tmp_path / "eos.gguf") as other:
+        assert other.tokenizer.encode(PROMPT) == [*model.tokenizer.encode(PROMPT), model.tokenizer.eos_id]
+        assert other.generate(PROMPT, max_tokens=8).text() == model.generate(PROMPT, max_tokens=8).text()
+
+
 def test_stop_strings(model: Model) -> None:
     whole = model.generate(PROMPT, max_tokens=40).text()
     for stop in (whole[10:13], whole[5:6], whole[17:31], [whole[25:30], whole[8:12]]):

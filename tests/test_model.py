@@ -11,7 +11,7 @@ import blockquant as bq
 import model_files
 import numpy as np
 import pytest
-from blockquant import Model
+from blockquant import Model, gguf
 from blockquant.transformer.cache import KVCache
 from blockquant.transformer.decoder import PROMPT_CHUNK
 
@@ -249,6 +249,26 @@ def test_missing_and_wrong_tensors_are_named(tmp_path: Path) -> None:
         opened(tmp_path, metadata, tensors | {"blk.0.attn_gate.weight": np.zeros(4, np.float32)})
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("name", "size"), [("token_embd.scale", 1), ("token_embd.bias", 80)])
+def test_embeddings_come_without_scale_and_bias(name: str, size: int, tied: bool, tmp_path: Path) -> None:
+    """As llama.cpp has it: a tied output that applied them would not be what the embeddings are."""
+    metadata, tensors = model_files.random_model("llama")
+    if tied:
+        del tensors["output.weight"]
+    with pytest.raises(ValueError, match=f"does not use: {name}"):
+        opened(tmp_path, metadata, tensors | {name: np.full(size, 2, np.float32)})
+
+
+@pytest.mark.parametrize("rows", [4160, 4000])
+def test_every_row_of_the_embeddings_has_a_token(rows: int, tmp_path: Path) -> None:
+    with gguf.open(model_files.tales("F16")) as file:
+        embeddings = np.asarray(file.tensors["token_embd.weight"])
+        tensors = dict(file.tensors) | {"token_embd.weight": np.concatenate([embeddings, embeddings])[:rows]}
+        with pytest.raises(ValueError, match=f"has {rows} rows of token_embd.weight for 4096 tokens"):
+            opened(tmp_path, file.typed_metadata(), tensors)
+
+
 def test_tied_output(tmp_path: Path) -> None:
     metadata, tensors = model_files.random_model("llama")
     tensors["output.weight"] = tensors["token_embd.weight"]
@@ -270,6 +290,7 @@ def test_tied_output(tmp_path: Path) -> None:
         ({"attention__value_length": 8}, "values of 8 and keys of 16"),
         ({"rope__dimension_count": 18}, "rope.dimension_count is 18"),
         ({"rope__scaling__type": "longrope2"}, "'longrope2'; supported: 'none', 'linear', 'yarn', 'longrope'"),
+        ({"context_length": 2**31}, "llama.context_length is 2147483648; expected at most 2147483647"),
         ({"expert_count": 8}, "mixture-of-experts"),
         ({"attention__head_count": np.array([4, 2], np.int32)}, "differs between layers"),
         ({"attention__key_length": 512, "attention__value_length": 512}, "heads of 512"),

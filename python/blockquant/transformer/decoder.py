@@ -65,7 +65,7 @@ class DenseLayer(Layer):
 class Buffers:
     """Scratch arrays for chunks of `rows` tokens, made once per size."""
 
-    def __init__(self, config: Config, rows: int) -> None:
+    def __init__(self, config: Config, n_ff: int, rows: int) -> None:
         def empty(*shape: int) -> FloatArray:
             return np.empty((rows, *shape), np.float32)
 
@@ -76,7 +76,7 @@ class Buffers:
         # The same memory, one row per token, for the matrix products.
         self.q_rows, self.attended_rows = self.q.reshape(rows, -1), self.attended.reshape(rows, -1)
         self.k_rows, self.v_rows = self.k.reshape(rows, -1), self.v.reshape(rows, -1)
-        self.gate, self.up = empty(config.n_ff), empty(config.n_ff)
+        self.gate, self.up = empty(n_ff), empty(n_ff)
 
 
 class Decoder:
@@ -90,9 +90,11 @@ class Decoder:
     def __init__(self, config: Config, weights: Weights, threads: int) -> None:
         self.config, self.threads = config, threads
         self.attention_scale = config.head_dim**-0.5
+        self.n_ff = config.n_ff  # elements of a gated unit
+        weights.check_layers(config.n_layers)
         self.prepare()
         self.n_vocab = weights.vocabulary_size(config.n_embd)
-        self.embedding = weights.linear("token_embd", self.n_vocab, config.n_embd)
+        self.embedding = weights.embedding("token_embd", self.n_vocab, config.n_embd)
         self.layers = [self.load_layer(weights, i) for i in range(config.n_layers)]
         self.output_norm = weights.vector("output_norm.weight", config.n_embd)
         tied = "output.weight" not in weights
@@ -154,11 +156,11 @@ class Decoder:
         c, prefix = self.config, f"blk.{index}."
         # A file with the gate in front of ffn_up's own rows has no ffn_gate.
         found: dict[str, Any] = dict(
-            weights.linears(prefix, {"ffn_gate": c.n_ff, "ffn_up": c.n_ff}, "ffn_up", c.n_embd)
+            weights.linears(prefix, {"ffn_gate": self.n_ff, "ffn_up": self.n_ff}, "ffn_up", c.n_embd)
         )
         if "ffn_sub_norm" in self.norms:
-            found["ffn_sub_norm"] = weights.vector(f"{prefix}ffn_sub_norm.weight", c.n_ff)
-        return found | {"ffn_down": weights.linear(f"{prefix}ffn_down", c.n_embd, c.n_ff)}
+            found["ffn_sub_norm"] = weights.vector(f"{prefix}ffn_sub_norm.weight", self.n_ff)
+        return found | {"ffn_down": weights.linear(f"{prefix}ffn_down", c.n_embd, self.n_ff)}
 
     # ---- the loop ----
 
@@ -219,8 +221,8 @@ class Decoder:
         # They belong to the cache, so that sessions can run at the same time. Only single tokens and full chunks
         # come again and again.
         if rows not in (1, PROMPT_CHUNK):
-            return Buffers(self.config, rows)
+            return Buffers(self.config, self.n_ff, rows)
         found: Buffers | None = cache.scratch.get(rows)
         if found is None:
-            found = cache.scratch[rows] = Buffers(self.config, rows)
+            found = cache.scratch[rows] = Buffers(self.config, self.n_ff, rows)
         return found

@@ -10,6 +10,8 @@ import numpy as np
 
 from blockquant.errors import BlockquantError
 
+MOST = 2**31 - 1
+
 T = TypeVar("T", int, float, str, bool)
 
 
@@ -42,9 +44,12 @@ class Keys:
         return kind(value)
 
     def positive(self, key: str, default: int | None = None, least: int = 1) -> int:
+        """A size or count, which fits 32 bits: no real one is larger, and compiled code takes it as it is."""
         value = self.get(key, int, default)
         if value < least:
             raise BlockquantError(f"{self.name(key)} is {value}; expected at least {least}")
+        if value > MOST:
+            raise BlockquantError(f"{self.name(key)} is {value}; expected at most {MOST}")
         return value
 
     def flags(self, key: str, count: int, period: int) -> list[bool]:

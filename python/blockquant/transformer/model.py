@@ -53,6 +53,13 @@ class Model:
         self._file: Any = file
         self._decoder, _ = self.build(Weights)
         self.n_vocab: int = self._decoder.n_vocab  # rows of the embedding matrix, length of a row of logits
+        if "tokenizer.ggml.tokens" in file.metadata:
+            tokens = file.metadata_info("tokenizer.ggml.tokens").count
+            if tokens != self.n_vocab:  # a row without a token could be sampled, a token without a row be asked for
+                raise BlockquantError(
+                    f"the file has {self.n_vocab} rows of token_embd.weight for {tokens} tokens of its vocabulary; "
+                    f"convert the model again, with a token for every row"
+                )
         self.metadata: Mapping[str, Any] = file.metadata
 
     @classmethod
@@ -164,7 +171,7 @@ class Model:
 
         Args:
             prompt: text (special tokens written in it are read as such, and BOS is added where the vocabulary wants
-                it) or token ids.
+                it, but never EOS) or token ids.
             max_tokens: stop after this many.
             temperature, top_k, top_p, min_p, seed: see `blockquant.transformer.Sampling`; temperature 0 is greedy.
             stop: strings that end the text; they are not part of it.
@@ -177,9 +184,13 @@ class Model:
         Raises ValueError at once for an empty or too long prompt, an unknown token or a bad option, and while
         running when the context is full.
         """
-        ids = self.tokenizer.encode(prompt, parse_special=True) if isinstance(prompt, str) else prompt
+        ids = self._prompt_tokens(prompt) if isinstance(prompt, str) else prompt
         options = Sampling(temperature, top_k, top_p, min_p, seed, **sampling)
         return self._generate(ids, max_tokens, options, stop, session, context_shift)
+
+    def _prompt_tokens(self, text: str) -> list[int]:
+        ids = self.tokenizer.encode(text, parse_special=True)
+        return ids[:-1] if self.tokenizer.add_eos else ids  # after an EOS another text would begin
 
     def chat(
         self,

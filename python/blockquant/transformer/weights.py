@@ -105,6 +105,10 @@ class Weights:
         bias = self.optional_vector(f"{name}.bias", shape[0]) if len(shape) == 2 else None
         return self.make_linear(name, self._take(f"{name}.weight", shape), bias, self._scale(name))
 
+    def embedding(self, name: str, *shape: int) -> Linear:
+        """The matrix `name`.weight alone. Its rows are read as they are, so that a bias or scale is left over."""
+        return self.make_linear(name, self._take(f"{name}.weight", shape), None)
+
     def make_linear(self, name: str, weight: Tensor, bias: FloatArray | None, scale: float = 1.0) -> Linear:
         """What `linear` hands out; an observer of products overrides it."""
         return self._plain_linear(weight, bias, scale)
@@ -143,6 +147,13 @@ class Weights:
     def optional_vector(self, name: str, n: int) -> FloatArray | None:
         """The vector `name`, or None where the file has none."""
         return self.vector(name, n) if name in self else None
+
+    def check_layers(self, count: int) -> None:
+        """A file cannot have more layers than tensors: ValueError before a hostile count costs time and memory."""
+        if count > len(self._tensors):
+            raise BlockquantError(
+                f"{self._origin} names {count} layers (block_count) and has {len(self._tensors)} tensors"
+            )
 
     def vocabulary_size(self, n_embd: int) -> int:
         """Rows of the embedding matrix."""
