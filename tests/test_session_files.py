@@ -6,12 +6,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import convert_families
 import llamacpp
 import model_files
 import numpy as np
 import pytest
 from blockquant import Model, _core, gguf
 from blockquant.cli import app
+from blockquant.converter import convert
 from blockquant.transformer import Session
 
 PROMPT = "Once upon a time there was a fox who"
@@ -163,7 +165,14 @@ def test_a_session_of_something_else_is_refused(model: Model, tmp_path: Path) ->
         ({"session.tokens": np.array([-1], np.int32)}, {}, "token ids outside"),
         ({"session.tokens": "words"}, {}, "no list of token ids"),
         ({"session.tokens": ["a", "b"]}, {}, "no list of token ids"),
+        ({"session.tokens": [[5], [6, 7]]}, {}, "no list of token ids"),
+        ({"session.tokens": np.array([5.0, 6.0], np.float32)}, {}, "no list of token ids"),
         ({"session.version": np.uint32(2)}, {}, "version 2, expected 1"),
+        ({"session.version": np.array([1, 1], np.uint32)}, {}, "version no int, expected 1"),
+        ({"session.version": True}, {}, "version no int, expected 1"),
+        ({"general.type": np.array([1, 2], np.uint32)}, {}, "is not a session file"),
+        ({"session.model": np.array([1, 2], np.uint32)}, {}, "saved from another model"),
+        ({"session.cache": ["f16", "f16"]}, {}, "its cache is no str, the session's is f16"),
         ({}, {"layer.0.keys": tensors["layer.0.keys"].astype(np.float32)}, "do not fit a cache"),
         ({}, {"layer.1.values": tensors["layer.1.values"][:, :1]}, "do not fit a cache"),
     ]
@@ -174,6 +183,23 @@ def test_a_session_of_something_else_is_refused(model: Model, tmp_path: Path) ->
         refused(session, bad, why)
     del tensors["layer.3.keys"]
     refused(session, model_files.write(tmp_path / "less.gguf", metadata, tensors), "lacks 'layer.3.keys'")
+
+
+def test_lists_of_the_architecture_tell_models_apart(tmp_path: Path) -> None:
+    checkpoint = convert_families.MAKERS["gemma3"](tmp_path)
+    convert(checkpoint, tmp_path / "plain.gguf", "f32")
+    files = [tmp_path / f"{name}.gguf" for name in ("local", "again", "global")]
+    with gguf.open(tmp_path / "plain.gguf") as source:
+        for path, is_local in zip(files, (True, True, False), strict=True):
+            pattern = {"gemma3.attention.sliding_window_pattern": [is_local] * 7}
+            model_files.write(path, dict(source.typed_metadata()) | pattern, source.tensors)
+    with Model.open(files[0]) as local, Model.open(files[1]) as again, Model.open(files[2]) as other:
+        session = local.session()
+        session.eval(range(40))
+        session.save(tmp_path / "session.gguf")
+        again.session().load(tmp_path / "session.gguf")
+        with pytest.raises(ValueError, match="saved from another model"):
+            other.session().load(tmp_path / "session.gguf")
 
 
 def test_hostile_files_are_refused_in_one_line(model: Model, tmp_path: Path) -> None:

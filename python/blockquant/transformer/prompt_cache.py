@@ -34,8 +34,11 @@ def fingerprint(file: Any) -> str:
     digest = hashlib.sha256()
     architecture = str(file.architecture)
     for key, value in file.metadata.items():
-        if key.startswith(f"{architecture}.") and isinstance(value, (int, float, str, bool)):
-            digest.update(f"{key}={value!r}\n".encode("utf-8", "surrogateescape"))
+        if key.startswith(f"{architecture}."):
+            is_array = isinstance(value, np.ndarray)
+            said = f"{value.dtype.str}{value.shape}" if is_array else repr(value)
+            digest.update(f"{key}={said}\n".encode("utf-8", "surrogateescape"))
+            digest.update(value.tobytes() if is_array else b"")
     for name, info in file.tensor_infos.items():
         digest.update(f"{name} {info.format} {info.shape}\n".encode("utf-8", "surrogateescape"))
         tensor = file.tensors[name]
@@ -69,16 +72,21 @@ def load(path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str)
             return BlockquantError(f"{os.fspath(path)!s} does not hold a session for this model: {why}")
 
         metadata = file.metadata
-        if metadata.get("general.type") != "session":
+
+        def get(key: str, kind: type) -> Any:
+            value = metadata.get(key)
+            return value if type(value) is kind else f"no {kind.__name__}"  # arrays would not compare to one bool
+
+        if get("general.type", str) != "session":
             raise refuse("it is not a session file")
-        if metadata.get("session.version") != VERSION:
-            raise refuse(f"it has version {metadata.get('session.version')}, expected {VERSION}")
-        if metadata.get("session.model") != model:
+        if get("session.version", int) != VERSION:
+            raise refuse(f"it has version {get('session.version', int)}, expected {VERSION}")
+        if get("session.model", str) != model:
             raise refuse("it was saved from another model")
-        if metadata.get("session.cache") != cache.kind:
-            raise refuse(f"its cache is {metadata.get('session.cache')}, the session's is {cache.kind}")
-        tokens = np.asarray(metadata.get("session.tokens", []))
-        if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+        if get("session.cache", str) != cache.kind:
+            raise refuse(f"its cache is {get('session.cache', str)}, the session's is {cache.kind}")
+        tokens = metadata.get("session.tokens")
+        if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu":
             raise refuse("session.tokens is no list of token ids")
         if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < n_vocab:
             raise refuse(f"it has token ids outside the vocabulary of {n_vocab}")
