@@ -485,6 +485,22 @@ def test_run_takes_the_sampling_options(model: Model, capsys: pytest.CaptureFixt
     assert "expected TOKEN=NUMBER" in capsys.readouterr().err
 
 
+def test_run_with_closed_streams(
+    model: Model, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python sets those to None that are closed when it starts."""
+    command = ["run", str(model_files.tales("Q8_0")), PROMPT, "-n", "4"]
+    wanted = model.generate(PROMPT, max_tokens=4).text()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        assert app.run(command) == 0
+    assert capsys.readouterr().out == wanted + "\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert app.run(command) == 1
+    assert "standard output is closed" in capsys.readouterr().err
+
+
 def test_run_warns_of_a_context_beyond_training(capsys: pytest.CaptureFixture[str]) -> None:
     path = str(model_files.tales("Q8_0"))
     for size, warned in (("1024", False), ("1025", True)):

@@ -167,9 +167,9 @@ def test_a_session_of_something_else_is_refused(model: Model, tmp_path: Path) ->
         ({"session.tokens": ["a", "b"]}, {}, "no list of token ids"),
         ({"session.tokens": [[5], [6, 7]]}, {}, "no list of token ids"),
         ({"session.tokens": np.array([5.0, 6.0], np.float32)}, {}, "no list of token ids"),
-        ({"session.version": np.uint32(2)}, {}, "version 2, expected 1"),
-        ({"session.version": np.array([1, 1], np.uint32)}, {}, "version no int, expected 1"),
-        ({"session.version": True}, {}, "version no int, expected 1"),
+        ({"session.version": np.uint32(1)}, {}, "version 1, expected 2"),
+        ({"session.version": np.array([1, 1], np.uint32)}, {}, "version no int, expected 2"),
+        ({"session.version": True}, {}, "version no int, expected 2"),
         ({"general.type": np.array([1, 2], np.uint32)}, {}, "is not a session file"),
         ({"session.model": np.array([1, 2], np.uint32)}, {}, "saved from another model"),
         ({"session.cache": ["f16", "f16"]}, {}, "its cache is no str, the session's is f16"),
@@ -254,3 +254,37 @@ def test_run_with_a_prompt_cache(model: Model, tmp_path: Path, capsys: pytest.Ca
     assert app.run(["run", path, PROMPT, "-n", "3", "--cache-type", "q8_0"]) == 0
     assert app.run(["run", path, PROMPT, "-n", "3", "--cache-type", "q5"]) == 1
     assert "known: f32, f16, q8_0" in capsys.readouterr().err
+
+
+def test_a_prompt_cache_does_not_change_longropes_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its factors go by the size of the session; a file of the other factors is of no use."""
+    path, cache = tmp_path / "phi.gguf", tmp_path / "cache.gguf"
+    convert(convert_families.MAKERS["phi4"](tmp_path), path, "f32")
+    answers = set()
+    for count, anew, known in ((20, False, False), (20, False, True), (110, True, False), (110, False, True)):
+        command = ["run", str(path), "the man said that he was", "-n", str(count), "--temperature", "1"]
+        assert app.run(command) == 0
+        wanted = capsys.readouterr().out
+        assert app.run([*command, "--prompt-cache", str(cache)]) == 0
+        out, err = capsys.readouterr()
+        assert out == wanted
+        assert ("(LongRoPE) are other ones: the prompt is evaluated anew" in err, "known)" in err) == (anew, known)
+        answers.add(wanted[:20])
+    assert len(answers) == 2
+    with Model.open(path) as model:
+        assert [model.session_for(count).n_ctx for count in (100, 101, 801)] == [100, 800, 800]
+        with pytest.raises(ValueError, match="was saved in a context of another size than 100"):
+            model.session(100).load(cache)
+    with Model.open(path, n_ctx=60) as model:
+        assert model.session_for(20).n_ctx == 60
+
+
+def test_run_looks_for_the_folder_of_a_prompt_cache_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(model_files.tales("Q8_0"))
+    assert app.run(["run", path, PROMPT, "--prompt-cache", str(tmp_path / "nowhere" / "cache.gguf")]) == 1
+    out, err = capsys.readouterr()
+    assert (out, "its folder does not exist" in err) == ("", True)
+    monkeypatch.chdir(tmp_path)
+    assert app.run(["run", path, PROMPT, "-n", "2", "--prompt-cache", "cache.gguf"]) == 0

@@ -62,7 +62,9 @@ def run(
     prompt_cache: Annotated[
         Path | None,
         typer.Option(
-            help="Start from this file where it fits the prompt, and leave the text in it.", show_default=False
+            help="Start from this file where it fits the prompt, and leave the text in it. (LongRoPE models, such as "
+            "Phi-4-mini, start anew when the text first exceeds the context before the extension.)",
+            show_default=False,
         ),
     ] = None,
     pack: Annotated[
@@ -81,9 +83,14 @@ def run(
     Example: `blockquant run tales.gguf "Once upon a time" -n 200 -t 0.8`
     """
     from blockquant.transformer import Model
+    from blockquant.transformer.prompt_cache import OtherRotationError
 
     if system is not None and not chat:
         raise BlockquantError("--system needs --chat")
+    if sys.stdout is None:
+        raise BlockquantError("standard output is closed, so there is nowhere to write the text")
+    if prompt_cache is not None and not prompt_cache.absolute().parent.is_dir():
+        raise BlockquantError(f"--prompt-cache {prompt_cache}: its folder does not exist; make it first")
     talk = chat and prompt is None and sys.stdin is not None and sys.stdin.isatty()
     if prompt is None and not talk:
         if sys.stdin is None or sys.stdin.isatty():
@@ -107,9 +114,7 @@ def run(
     with Model.open(model, threads=threads, n_ctx=ctx, cache_type=cache_type, pack=pack) as opened:
         if opened.n_ctx > opened.config.context_length:
             known = opened.config.context_length
-            print(
-                f"the model was trained for {known} tokens of context: beyond, its text may fall apart", file=sys.stderr
-            )
+            _tell(f"the model was trained for {known} tokens of context: beyond, its text may fall apart")
         if talk:
             from blockquant.cli.conversation import Conversation, converse
 
@@ -119,23 +124,33 @@ def run(
             return
         assert prompt is not None
         options["context_shift"] = context_shift
-        if prompt_cache is not None:
-            session = options["session"] = opened.session()
-            if prompt_cache.exists():
-                session.load(prompt_cache)
         if chat:
             messages = [{"role": "system", "content": system}] if system is not None else []
-            text = opened.chat([*messages, {"role": "user", "content": prompt}], **options)
+            tokens = opened.chat_tokens([*messages, {"role": "user", "content": prompt}])
         else:
-            text = opened.generate(prompt, **options)
-            if sys.stdout.isatty():
-                sys.stdout.write(prompt)
+            tokens = opened.prompt_tokens(prompt)
+        if prompt_cache is not None:
+            session = options["session"] = opened.session_for(len(tokens) + max_tokens)
+            if prompt_cache.exists():
+                try:
+                    session.load(prompt_cache)
+                except OtherRotationError as error:
+                    _tell(f"{error}: the prompt is evaluated anew")
+        text = opened.generate(tokens, **options)
+        if not chat and sys.stdout.isatty():
+            sys.stdout.write(prompt)
         try:
             _show(text)
         finally:
             _print_speed(text)
             if prompt_cache is not None:
                 session.save(prompt_cache)
+
+
+def _tell(line: str) -> None:
+    """To standard error, where it is open; print() would take standard output instead."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
 
 
 def _show(pieces: Iterable[str]) -> None:
@@ -164,8 +179,7 @@ def _print_speed(text: Generation) -> None:
     # The first generated token comes out of the prompt's pass, so it is not counted in the speed.
     new = text.prompt_tokens - text.known_tokens
     known = f" ({text.known_tokens} known)" if text.known_tokens else ""
-    print(
+    _tell(
         f"prompt: {text.prompt_tokens} tokens{known}, {rate(new, text.prompt_seconds)}; "
-        f"generated: {len(text.tokens)} tokens, {rate(max(0, len(text.tokens) - 1), text.generation_seconds)}",
-        file=sys.stderr,
+        f"generated: {len(text.tokens)} tokens, {rate(max(0, len(text.tokens) - 1), text.generation_seconds)}"
     )

@@ -143,6 +143,17 @@ class Model:
         kind = self.cache_type if cache_type is None else cache_type
         return Session(self._decoder, self.n_ctx if n_ctx is None else n_ctx, kind, self._identity)
 
+    def session_for(self, count: int) -> Session:
+        """A session of the model's n_ctx tokens that computes as one of `count` does.
+
+        The size makes a difference to LongRoPE models (Phi-3.5, Phi-4-mini): their sessions hold no more than the
+        original context where `count` tokens fit in it.
+        """
+        self._check_open()
+        rope = self._decoder.rope
+        is_short = rope.long_factors is not None and count <= rope.original_context
+        return self.session(min(self.n_ctx, rope.original_context) if is_short else None)
+
     def _identity(self) -> str:
         self._check_open()
         return fingerprint(self._file)
@@ -184,11 +195,12 @@ class Model:
         Raises ValueError at once for an empty or too long prompt, an unknown token or a bad option, and while
         running when the context is full.
         """
-        ids = self._prompt_tokens(prompt) if isinstance(prompt, str) else prompt
+        ids = self.prompt_tokens(prompt) if isinstance(prompt, str) else prompt
         options = Sampling(temperature, top_k, top_p, min_p, seed, **sampling)
         return self._generate(ids, max_tokens, options, stop, session, context_shift)
 
-    def _prompt_tokens(self, text: str) -> list[int]:
+    def prompt_tokens(self, text: str) -> list[int]:
+        """The tokens of a text that `generate` is to continue."""
         ids = self.tokenizer.encode(text, parse_special=True)
         return ids[:-1] if self.tokenizer.add_eos else ids  # after an EOS another text would begin
 

@@ -2,8 +2,9 @@
 
 They are GGUF files, whose reader refuses what is malformed:
     general.type             "session"
-    session.version          1
+    session.version          2
     session.model            fingerprint of the model, hexadecimal
+    session.rotation         of how it rotates in a context of the session's size, which LongRoPE goes by
     session.cache            "f16", "f32" or "q8_0"
     session.tokens           int32 array
     layer.N.keys, layer.N.values   the blocks as the attention kernel reads them; Q8_0 as int8
@@ -25,8 +26,12 @@ from blockquant.transformer.cache import KVCache
 
 Layers = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
-VERSION = 1
+VERSION = 2
 SAMPLE = 4096  # bytes of each tensor's beginning and end that the fingerprint sees
+
+
+class OtherRotationError(BlockquantError):
+    """The session was saved in a context of a size for which the model's rotations are other ones."""
 
 
 def fingerprint(file: Any) -> str:
@@ -48,12 +53,13 @@ def fingerprint(file: Any) -> str:
     return digest.hexdigest()
 
 
-def save(path: str | os.PathLike[str], cache: KVCache, tokens: list[int], model: str) -> None:
+def save(path: str | os.PathLike[str], cache: KVCache, tokens: list[int], model: str, rotation: str) -> None:
     """Write the file; it appears whole or not at all."""
     metadata = {
         "general.type": "session",
         "session.version": np.uint32(VERSION),
         "session.model": model,
+        "session.rotation": rotation,
         "session.cache": cache.kind,
         "session.tokens": np.array(tokens, np.int32),
     }
@@ -64,8 +70,13 @@ def save(path: str | os.PathLike[str], cache: KVCache, tokens: list[int], model:
                     writer.add_tensor(f"layer.{layer}.{name}", _as_stored(array))
 
 
-def load(path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str) -> tuple[list[int], Layers]:
-    """The tokens of the file, and the layers that the cache is to have; ValueError when they are not for it."""
+def load(
+    path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str, rotation: str
+) -> tuple[list[int], Layers]:
+    """The tokens of the file, and the layers that the cache is to have.
+
+    Raises ValueError when they are not for it: OtherRotationError when only the size of the context is to blame.
+    """
     with gguf.open(path) as file:
 
         def refuse(why: str) -> BlockquantError:
@@ -85,6 +96,11 @@ def load(path: str | os.PathLike[str], cache: KVCache, n_vocab: int, model: str)
             raise refuse("it was saved from another model")
         if get("session.cache", str) != cache.kind:
             raise refuse(f"its cache is {get('session.cache', str)}, the session's is {cache.kind}")
+        if get("session.rotation", str) != rotation:
+            raise OtherRotationError(
+                f"{os.fspath(path)!s} was saved in a context of another size than {cache.n_ctx}, in which this model's "
+                f"rotations (LongRoPE) are other ones"
+            )
         tokens = metadata.get("session.tokens")
         if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu":
             raise refuse("session.tokens is no list of token ids")

@@ -83,26 +83,27 @@ class Session:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write tokens and cache to a file, for `load`. The file appears whole or not at all."""
-        prompt_cache.save(path, self._cache, self.tokens, self._fingerprint())
+        prompt_cache.save(path, self._cache, self.tokens, *self._fingerprints())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Become what was saved.
 
         Raises ValueError, and changes nothing, when the file is malformed or was saved from another model or with
-        another type of cache, or holds more tokens than fit; OSError when it cannot be read.
+        another type of cache, or holds more tokens than fit, or, of a LongRoPE model, when the other session's n_ctx
+        was on the other side of the original context; OSError when it cannot be read.
         """
         cache = self._cache
-        tokens, layers = prompt_cache.load(path, cache, self._decoder.n_vocab, self._fingerprint())
+        tokens, layers = prompt_cache.load(path, cache, self._decoder.n_vocab, *self._fingerprints())
         self._tokens, cache.layers, cache.position = tokens, layers, len(tokens)
 
-    def _fingerprint(self) -> str:
+    def _fingerprints(self) -> tuple[str, str]:
         """Of the model, and of how it rotates in a context of this size."""
         if self._identity is None:
             raise BlockquantError("this session was not made by a model: it cannot be saved or loaded")
-        digest = hashlib.sha256(self._identity().encode())
+        digest = hashlib.sha256()
         for rotation in self._decoder.rotations(self.n_ctx):
             digest.update(rotation.frequencies.tobytes())
-        return digest.hexdigest()
+        return self._identity(), digest.hexdigest()
 
     def eval(self, tokens: Sequence[SupportsIndex]) -> FloatArray:
         """Append tokens; the logits of the last one, float32 [V].
