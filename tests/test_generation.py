@@ -157,7 +157,7 @@ def test_stop_strings(model: Model) -> None:
 class Scripted:
     """A session that makes a generation produce given tokens."""
 
-    n_ctx = 10_000
+    n_ctx, revision = 10_000, 0
 
     def __init__(self, tokens: list[int], n_vocab: int) -> None:
         self.tokens, self.n_vocab, self.position = tokens, n_vocab, 0
@@ -300,6 +300,26 @@ def test_generation_continues_a_session(model: Model) -> None:
     assert again.known_tokens == again.prompt_tokens - 1
     with Model.open(model_files.tales("F16")) as other, pytest.raises(ValueError, match="belongs to another model"):
         other.generate(PROMPT, session=session)
+
+
+@pytest.mark.parametrize("use", ["generate", "eval", "reset"])
+def test_two_texts_on_one_session_do_not_mix(model: Model, use: str) -> None:
+    session = model.session()
+    text = model.generate(PROMPT, max_tokens=12, session=session)
+    next(text)
+    if use == "generate":  # of so many tokens that the position is the same
+        other = model.generate(text._prompt[::-1], max_tokens=12, session=session)
+        next(other)
+        assert session.position == len(text._prompt)
+    elif use == "eval":
+        session.eval([5])
+    else:
+        session.reset()
+    with pytest.raises(ValueError, match="session was used for something else"):
+        text.text()
+    if use == "generate":
+        other.text()
+        assert session.tokens == [*other._prompt, *other.tokens][:-1]
 
 
 def test_sampling_options_reach_the_sampler(model: Model) -> None:

@@ -18,6 +18,8 @@ class Generation(Iterator[str]):
     prompt that the session held already), `prompt_seconds`, `generation_seconds`, `stop_reason` (None while running,
     then "end" for an end-of-text token, "stop" for a stop string, "length" for max_tokens).
 
+    A session that something else used meanwhile is an error (ValueError), as what follows would continue another text.
+
     When the context is full, it is an error, or with `context_shift` the older half of the tokens is dropped. The first
     `keep` tokens stay. What stays is evaluated anew: moving the cached keys would be faster, but they were computed
     from what has just been dropped, and the text would depend on it.
@@ -55,6 +57,7 @@ class Generation(Iterator[str]):
         start = time.perf_counter()
         self.known_tokens = self._session.shared(self._prompt)
         logits = self._session.move_to(self._prompt)
+        revision = self._session.revision
         self._sampler.accept(self._prompt)
         self.prompt_seconds = time.perf_counter() - start
         while True:
@@ -70,10 +73,16 @@ class Generation(Iterator[str]):
             if done:
                 self.stop_reason = "length"
                 return
+            if self._session.revision != revision:
+                raise BlockquantError(
+                    "the session was used for something else while this text was generated: finish one text before "
+                    "the next, or give each a session of its own"
+                )
             start = time.perf_counter()
             if self._session.position >= self._session.n_ctx:
                 self._make_room()
             logits = self._session.eval([token])
+            revision = self._session.revision
             self.generation_seconds += time.perf_counter() - start
 
     def _make_room(self) -> None:

@@ -187,13 +187,13 @@ class Model:
             temperature, top_k, top_p, min_p, seed: see `blockquant.transformer.Sampling`; temperature 0 is greedy.
             stop: strings that end the text; they are not part of it.
             session: one of this model, which then holds prompt and text: what it holds already of the prompt's
-                beginning is not evaluated again.
+                beginning is not evaluated again. Nothing else may use it until the text is there.
             context_shift: drop the older half of the tokens, except BOS, when the context is full, and go on.
             sampling: the other fields of `Sampling`: typical_p, repeat_penalty, repeat_last_n, frequency_penalty,
                 presence_penalty, logit_bias.
 
         Raises ValueError at once for an empty or too long prompt, an unknown token or a bad option, and while
-        running when the context is full.
+        running when the context is full or something else used the session.
         """
         ids = self.prompt_tokens(prompt) if isinstance(prompt, str) else prompt
         options = Sampling(temperature, top_k, top_p, min_p, seed, **sampling)

@@ -41,6 +41,7 @@ class Session:
         self._decoder, self._identity = decoder, identity
         self._cache = KVCache(decoder.config, n_ctx, decoder.cache_type if cache_type is None else cache_type)
         self._tokens: list[int] = []  # may run ahead of the position after an interrupted evaluation
+        self._revision = 0
 
     def belongs_to(self, decoder: Decoder) -> bool:
         """Whether it runs on these weights."""
@@ -57,6 +58,11 @@ class Session:
         return self._tokens[: self.position]
 
     @property
+    def revision(self) -> int:
+        """Grows whenever tokens come or go, so that who uses a session sees whether somebody else did."""
+        return self._revision
+
+    @property
     def n_ctx(self) -> int:
         """The most tokens that the session can hold."""
         return self._cache.n_ctx
@@ -70,6 +76,7 @@ class Session:
         if not 0 <= position <= self.position:
             raise BlockquantError(f"cannot go to position {position} of a session of {self.position} tokens")
         self._cache.position = position
+        self._revision += 1
 
     @property
     def cache_type(self) -> str:
@@ -95,6 +102,7 @@ class Session:
         cache = self._cache
         tokens, layers = prompt_cache.load(path, cache, self._decoder.n_vocab, *self._fingerprints())
         self._tokens, cache.layers, cache.position = tokens, layers, len(tokens)
+        self._revision += 1
 
     def _fingerprints(self) -> tuple[str, str]:
         """Of the model, and of how it rotates in a context of this size."""
@@ -137,6 +145,7 @@ class Session:
         ids = check_tokens(tokens, self._decoder.n_vocab, self.n_ctx)
         self._cache.reserve(len(ids))
         self._tokens[self.position :] = ids
+        self._revision += 1
         return ids
 
     def eval_rows(self, tokens: Sequence[SupportsIndex], first: int = 0) -> Iterator[FloatArray]:
