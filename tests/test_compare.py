@@ -140,7 +140,8 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="different vocabularies, from token 77 on"):
             bq.compare(other, base, text())
         tensors["token_embd.weight"] = tensors["token_embd.weight"][:-1]
-        other = model_files.write(tmp_path / "smaller.gguf", metadata, tensors)
+        fewer = metadata | {"tokenizer.ggml.tokens": tokens[:-1]}
+        other = model_files.write(tmp_path / "smaller.gguf", fewer, tensors)
         with pytest.raises(ValueError, match="vocabularies of 4095 and 4096 tokens"):
             bq.compare(other, base, text())
 
