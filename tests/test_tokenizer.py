@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import convert_families
 import llamacpp
 import model_files
+import numpy as np
 import pytest
 from blockquant import Model, gguf
 from blockquant.converter import convert
+from blockquant.errors import BlockquantError
 from blockquant.transformer import Tokenizer
 from blockquant.transformer.pretokenizers import PRETOKENIZERS
 from blockquant.transformer.spm import SPACE, SpmMerger
@@ -100,6 +103,7 @@ def test_llama_cpp_tokenizes_alike(tales: Tokenizer) -> None:
 def test_llama_cpp_tokenizes_converted_vocabularies_alike(name: str, tmp_path: Path) -> None:
     convert(convert_families.CASES[name][0](tmp_path), tmp_path / "out.gguf")
     texts = [model_files.eval_text()[:3000], "Hello  world\n\n <|eot_id|> in <tool> the <s> </s>x", "é🦙\t two words"]
+    texts += ["x<|end|>\xa0y<|end|> \x85y<|user|>\u3000\n y<|end|>\t\r\n\v\f y"]
     texts += ["<think> a </think>", "▁two▁words", "  leading and trailing  "]
     with llamacpp.Model(tmp_path / "out.gguf") as other, Model.open(tmp_path / "out.gguf") as model:
         for text in texts:
@@ -182,10 +186,29 @@ def test_special_tokens() -> None:
         ({"pre": "unheard"}, "pre-tokenizer 'unheard'"),
         ({"merges": None}, "no tokenizer.ggml.merges"),
         ({"token_type": [1, 1]}, "token_type has 2 entries for 8 tokens"),
+        ({"bos_token_id": math.inf}, "bos_token_id is inf; expected int"),
+        ({"eos_token_id": "x"}, "eos_token_id is 'x'; expected int"),
+        ({"eot_token_id": np.array([1, 2])}, "eot_token_id is an array; expected int"),
+        ({"bos_token_id": 2**63}, "bos_token_id is 9223372036854775808; expected at most 2147483647"),
+        ({"tokens": 5}, "tokens is 5; expected an array of str"),
+        ({"tokens": "abc"}, "tokens is 'abc'; expected an array of str"),
+        ({"tokens": np.arange(8)}, "tokens holds 0; expected an array of str"),
+        ({"tokens": [["a"]]}, "tokens is an array of arrays"),
+        ({"merges": np.array([1, 2])}, "merges holds 1; expected an array of str"),
+        ({"token_type": np.full(8, np.inf)}, "token_type holds inf; expected an array of int"),
+        ({"token_type": [True] * 8}, "token_type holds True; expected an array of int"),
+        ({"scores": ["a"] * 8}, "scores holds 'a'; expected an array of float"),
+        ({"add_bos_token": np.array([True])}, "add_bos_token is an array; expected bool"),
+        ({"add_bos_token": "false"}, "add_bos_token is 'false'; expected bool"),
+        ({"pre": ["gpt-2"]}, "pre is an array; expected str"),
+        (
+            {"model": "llama", "token_type": [1, 6, 1, 1, 1, 1, 1, 1]},
+            "token 1 is a byte written 'b'; expected '<0x00>'",
+        ),
     ],
 )
 def test_unusable_vocabularies(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BlockquantError, match=message):
         Tokenizer(bpe(**changes))
 
 
@@ -196,6 +219,59 @@ def test_wrong_input() -> None:
             tokenizer.decode(ids)
     with pytest.raises(ValueError, match="lone surrogate at character 1"):
         tokenizer.encode("a\ud800")
+
+
+@pytest.mark.parametrize("name", ["llama2", "qwen2"])
+@pytest.mark.parametrize("kind", [0, 1, 3, 4, 5])
+def test_llama_cpp_writes_odd_tokens_alike(name: str, kind: int, tmp_path: Path) -> None:
+    convert(convert_families.CASES[name][0](tmp_path), tmp_path / "whole.gguf")
+    with gguf.open(tmp_path / "whole.gguf") as file:
+        metadata, tensors = dict(file.typed_metadata()), dict(file.tensors)
+        tokens, types = (file.metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
+        words = [i for i, text in enumerate(tokens) if types[i] == 1 and text.isascii() and text.isalpha()][-2:]
+        # One token of a kind that is rare, and one of bytes that are not UTF-8.
+        tokens = [text if i != words[0] else "\udcff\udcfe" + text for i, text in enumerate(tokens)]
+        types = np.array([kind if i in words else t for i, t in enumerate(types)], np.int32)
+        changes = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
+        model_files.write(tmp_path / "odd.gguf", metadata | changes, tensors)
+    texts = ["Hello two words", tokens[words[1]], f"a {tokens[words[1]]}\xff\xfe b"]
+    with llamacpp.Model(tmp_path / "odd.gguf") as other, Model.open(tmp_path / "odd.gguf") as model:
+        ours = model.tokenizer
+        for text in texts:
+            for parse in (False, True):
+                assert ours.encode(text, False, parse) == other.tokenize(text, False, parse), text
+        plain = ours.encode("Hello", False)
+        # Where a word of a byte-level vocabulary is not UTF-8, llama.cpp writes a remark instead.
+        for word in words[int(name == "qwen2" and kind == 1) :]:
+            for skip in (False, True):
+                ids = [*plain, word]
+                assert ours.decode(ids, skip_special=skip) == other.detokenize(ids, not skip), (word, skip)
+
+
+def test_bytes_among_tokens() -> None:
+    tokens = ["<unk>", "<s>", "</s>", "<0x0A>", "<0xfF>", "\udcffab", "c"]
+    spm = {
+        "model": "llama",
+        "tokens": tokens,
+        "token_type": [2, 3, 3, 6, 6, 1, 1],
+        "add_space_prefix": False,
+        "eos_token_id": 2,
+    }
+    tokenizer = Tokenizer(bpe(**spm))
+    assert [tokenizer.piece(i) for i in range(7)] == [b"", b"", b"", b"\n", b"\xff", b"\xffab", b"c"]
+    assert tokenizer.decode([5, 6]) == "\ufffdabc"
+    assert tokenizer.encode("c\n", add_special=False) == [6, 3]
+
+
+def test_long_texts_are_split_alike(tales: Tokenizer) -> None:
+    text = model_files.eval_text()[:150_000]
+    place = text.index(" ", 60_000)  # a word begins here
+    assert tales.encode(text) == tales.encode(text[:place]) + tales.encode(text[place:])
+
+
+def test_white_space_without_end_is_an_error(tales: Tokenizer, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BlockquantError, match="cannot be split into words: 10100001 characters"):
+        tales.encode(" " * 10_100_000 + "b")
 
 
 def test_pre_tokenizer_expressions_compile() -> None:

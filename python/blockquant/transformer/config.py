@@ -11,6 +11,8 @@ from blockquant.errors import BlockquantError
 from blockquant.transformer.keys import Keys
 from blockquant.transformer.rope import Rope
 
+MOST_LAYERS = 1 << 16  # a list of the layers must fit memory before the tensors are looked up
+
 
 @dataclass(frozen=True)
 class Config:
@@ -48,7 +50,7 @@ class Config:
         context_length = keys.positive("context_length")
         return cls(
             architecture=architecture,
-            n_layers=keys.positive("block_count"),
+            n_layers=keys.positive("block_count", most=MOST_LAYERS),
             n_embd=n_embd,
             n_ff=keys.positive("feed_forward_length"),
             n_heads=n_heads,

@@ -69,14 +69,20 @@ class Rope:
         for key, usual in (("yarn_log_multiplier", 0.0), ("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0)):
             if scaling == "yarn" and keys.get(f"rope.scaling.{key}", float, usual) != usual:
                 raise BlockquantError(f"{keys.name(f'rope.scaling.{key}')} other than {usual} is not supported")
+        betas = {}
+        for name, usual in (("fast", 32.0), ("slow", 1.0)):
+            key = f"rope.scaling.yarn_beta_{name}"
+            betas[name] = keys.get(key, float, usual)
+            if not 1e-6 <= betas[name] <= 1e6:  # turns whose logarithm is taken
+                raise BlockquantError(f"{keys.name(key)} is {betas[name]}; expected a number from 1e-6 to 1e6")
         return cls(
             dims=dims,
             base=base,
             scaling=scaling,
             factor=factor,
             original_context=keys.positive("rope.scaling.original_context_length", context_length),
-            beta_fast=keys.get("rope.scaling.yarn_beta_fast", float, 32.0),
-            beta_slow=keys.get("rope.scaling.yarn_beta_slow", float, 1.0),
+            beta_fast=betas["fast"],
+            beta_slow=betas["slow"],
             attention_factor=keys.get("rope.scaling.attn_factor", float, 1.0),
         )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from blockquant.errors import BlockquantError, MissingExtraError
 from blockquant.token_types import TokenType
+from blockquant.transformer.keys import Keys
 from blockquant.transformer.pretokenizers import PRETOKENIZERS, PreTokenizer
 from blockquant.transformer.spm import SPACE, SpmMerger
 
@@ -27,8 +29,10 @@ _END_TEXTS = (
     *("<｜end▁of▁sentence｜>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
 )
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
-# Unicode's white space, which Python's str.strip() takes a few control characters for as well.
-_WHITE_SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_WHITE_SPACE = " \t\n\v\f\r"  # what llama.cpp strips: it looks at bytes
+_LONG_TEXT = 100_000  # characters from which a faster call pays that starts threads
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # in the text of a token: a byte that is not UTF-8
 
 
 class Tokenizer:
@@ -39,47 +43,46 @@ class Tokenizer:
     """
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
-        def get(key: str, default: Any = None) -> Any:
-            return metadata.get(f"tokenizer.ggml.{key}", default)
-
-        self.model: str = str(get("model", ""))
-        tokens = get("tokens")
-        if not self.model or tokens is None or len(tokens) == 0:
+        keys = Keys(metadata, "tokenizer.ggml")
+        self.model: str = keys.optional("model", str) or ""
+        tokens = keys.array("tokens", str)
+        if not self.model or not tokens:
             raise BlockquantError("the file has no vocabulary (tokenizer.ggml.model, tokenizer.ggml.tokens)")
         if self.model not in ("gpt2", "llama"):
             raise BlockquantError(f"tokenizer model {self.model!r} is not supported; supported: 'gpt2', 'llama'")
-        self.tokens: list[str] = [str(token) for token in tokens]
+        self.tokens: list[str] = tokens
         size = len(self.tokens)
-        types, scores = get("token_type"), get("scores")
+        types, scores = keys.array("token_type", int), keys.array("scores", float)
         for name, array in (("token_type", types), ("scores", scores)):
             if array is not None and len(array) < size:
                 raise BlockquantError(f"tokenizer.ggml.{name} has {len(array)} entries for {size} tokens")
-        self._types: list[int] = [int(t) for t in types[:size]] if types is not None else [TokenType.NORMAL] * size
+        self._types: list[int] = types[:size] if types is not None else [TokenType.NORMAL] * size
         self._ids: dict[str, int] = {token: i for i, token in enumerate(self.tokens)}
 
         is_bpe = self.model == "gpt2"
-        pre = self._pretokenizer(get("pre")) if is_bpe else None
+        pre = self._pretokenizer(keys.optional("pre", str)) if is_bpe else None
 
-        def token_id(key: str, default: int | None) -> int | None:
-            value = get(key)
+        def token_id(key: str, default: int | None = None) -> int | None:
+            value = keys.optional(key, int)
             if value is None and default is not None and default < size and self._types[default] != TokenType.NORMAL:
                 value = default  # llama.cpp's, unless it is a word
-            return int(value) if value is not None and 0 <= int(value) < size else None
+            return value if value is not None and 0 <= value < size else None
+
+        def flag(key: str, default: bool) -> bool:
+            value = keys.optional(key, bool)
+            return default if value is None else value
 
         self.bos_id = token_id("bos_token_id", 11 if is_bpe else 1)
         self.eos_id = token_id("eos_token_id", 11 if is_bpe else 2)
         unknown = token_id("unknown_token_id", None if is_bpe else 0)
-        self.add_bos = bool(get("add_bos_token", pre.add_bos if pre else True)) and self.bos_id is not None
-        self.add_eos = bool(get("add_eos_token", False)) and self.eos_id is not None
-        self._space_prefix = not is_bpe and bool(get("add_space_prefix", True))
+        self.add_bos = flag("add_bos_token", pre.add_bos if pre else True) and self.bos_id is not None
+        self.add_eos = flag("add_eos_token", False) and self.eos_id is not None
+        self._space_prefix = not is_bpe and flag("add_space_prefix", True)
         # A word that merging makes is no end of a turn, even if it looks like one ("</s>" among HTML, in Qwen's).
-        merges = get("merges") if is_bpe else None
-        words = {merge.replace(" ", "") for merge in merges} if merges is not None else set()
-        ends = [get(key) for key in _END_KEYS] + [self._ids.get(text) for text in _END_TEXTS if text not in words]
-        self.end_ids = frozenset(
-            {int(i) for i in ends if i is not None and 0 <= int(i) < size}
-            | ({self.eos_id} if self.eos_id is not None else set())
-        )
+        merges = keys.array("merges", str) if is_bpe else None
+        words = {merge.replace(" ", "") for merge in merges or ()}
+        ends = [token_id(key) for key in _END_KEYS] + [self._ids.get(text) for text in _END_TEXTS if text not in words]
+        self.end_ids = frozenset({i for i in (*ends, self.eos_id) if i is not None})
 
         # Special tokens are cut out of the text before anything else, the longest first. Those that end a turn count
         # as control tokens whatever the file calls them.
@@ -87,34 +90,40 @@ class Tokenizer:
         special = control | {i for i, t in enumerate(self._types) if t == TokenType.USER_DEFINED}
         special = {i for i in special if self.tokens[i]}
         self._hidden = control
-        self._special = sorted(special, key=lambda i: (-len(self.tokens[i].encode()), i))
+        self._special = sorted(special, key=lambda i: (-len(_bytes(self.tokens[i])), i))
         # Phi-3 swallows white space after its special tokens; the file does not say so except by its name.
         name = str(metadata.get("general.name", "")).lower()
         strips = any(word in name for word in ("phi-3", "phi3"))
         kept = {"<unk>", "<s>", "<|endoftext|>"}
         self._strips_right = {i for i in special if strips and self.tokens[i] not in kept}
 
+        if not is_bpe:
+            for i, kind in enumerate(self._types):
+                if kind == TokenType.BYTE and not _BYTE.fullmatch(self.tokens[i]):
+                    raise BlockquantError(
+                        f"token {i} is a byte written {self.tokens[i]!r}; expected '<0x00>' to '<0xFF>'"
+                    )
         self._pieces: list[bytes | None] = [None] * size
         self._split: Callable[[str], list[int]]
         if pre is not None:
             self._split = self._build_bpe(merges, pre)
         else:
-            values = [float(s) for s in scores[:size]] if scores is not None else [0.0] * size
+            values = scores if scores is not None else [0.0] * size
             byte_ids = [self._ids.get(f"<0x{b:02X}>", -1) for b in range(256)]
             merger = SpmMerger(self._ids, values, byte_ids, 0 if unknown is None else unknown)
             self._split = lambda text: merger.encode(text.replace(" ", SPACE))
 
     @staticmethod
-    def _pretokenizer(name: Any) -> PreTokenizer:
-        entry = PRETOKENIZERS.get("default" if name in (None, "") else str(name))
+    def _pretokenizer(name: str | None) -> PreTokenizer:
+        entry = PRETOKENIZERS.get(name or "default")
         if entry is None:
             raise BlockquantError(
-                f"pre-tokenizer {str(name)!r} (tokenizer.ggml.pre) is not supported; "
+                f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; "
                 f"supported: {', '.join(sorted(PRETOKENIZERS))}"
             )
         return entry
 
-    def _build_bpe(self, merges: Any, pre: PreTokenizer) -> Callable[[str], list[int]]:
+    def _build_bpe(self, merges: list[str] | None, pre: PreTokenizer) -> Callable[[str], list[int]]:
         try:
             from tokenizers import Regex, models, pre_tokenizers
             from tokenizers import Tokenizer as HfTokenizer
@@ -122,19 +131,30 @@ class Tokenizer:
             raise MissingExtraError("tokenizers", "run") from None
         if merges is None:
             raise BlockquantError("the file has a byte-level BPE vocabulary but no tokenizer.ggml.merges")
+        words = {token: i for token, i in self._ids.items() if not _SURROGATE.search(token)}
         pairs = []
         for merge in merges:
             left, _, right = merge[1:].partition(" ")
             left = merge[:1] + left
-            if left in self._ids and right in self._ids and left + right in self._ids:
+            if left in words and right in words and left + right in words:
                 pairs.append((left, right))
-        inner = HfTokenizer(models.BPE(self._ids, pairs, ignore_merges=pre.ignore_merges))
+        inner = HfTokenizer(models.BPE(words, pairs, ignore_merges=pre.ignore_merges))
         splits: list[Any] = [pre_tokenizers.Split(Regex(e), "isolated") for e in pre.expressions]
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         inner.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
 
         def split(text: str) -> list[int]:
-            return list(inner.encode(text, add_special_tokens=False).ids)
+            try:
+                if len(text) < _LONG_TEXT:
+                    return list(inner.encode(text, add_special_tokens=False).ids)
+                return list(inner.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+            except BaseException as error:
+                # Rust's panic has no other name, and is no Exception.
+                if type(error).__name__ != "PanicException":
+                    raise
+            raise BlockquantError(
+                f"the text cannot be split into words: {len(text)} characters with too long a run of white space"
+            )
 
         return split
 
@@ -204,7 +224,7 @@ class Tokenizer:
         return parts
 
     def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; b"" for control tokens. They need not be whole characters."""
+        """The bytes that a token stands for; b"" for control and unused tokens. They need not be whole characters."""
         found = self._pieces[self._check(token)]
         if found is None:
             found = self._pieces[token] = b"" if token in self._hidden else self._spell(token)
@@ -212,13 +232,15 @@ class Tokenizer:
 
     def _spell(self, token: int) -> bytes:
         text, kind = self.tokens[token], self._types[token]
-        if kind == TokenType.BYTE:
-            return bytes([int(text[3:5], 16)])
         if kind == TokenType.USER_DEFINED or token in self._hidden:
-            return text.encode()
-        if self.model == "llama":
-            return text.replace(SPACE, " ").encode()
-        return b"".join(_BYTE_OF_CHAR.get(c) or c.encode() for c in text)
+            return _bytes(text)
+        if kind == TokenType.NORMAL and self.model == "llama":
+            return _bytes(text.replace(SPACE, " "))
+        if kind == TokenType.NORMAL:
+            return b"".join(_BYTE_OF_CHAR.get(c) or _bytes(c) for c in text)
+        if kind == TokenType.BYTE and self.model == "llama":
+            return bytes.fromhex(text[3:5])
+        return b""  # unused ones and those of no type print nothing, as in llama.cpp
 
     def _check(self, token: int) -> int:
         if not 0 <= token < len(self.tokens):
@@ -248,6 +270,11 @@ class TextStream:
     def push(self, token: int) -> str:
         """The characters that `token` completes; may be empty."""
         return self._decoder.decode(self._tokenizer.piece(token))
+
+
+def _bytes(text: str) -> bytes:
+    """Of a token's text, which need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _byte_alphabet() -> dict[str, bytes]:

@@ -120,7 +120,7 @@ class Weights:
         """The matrices `parts`, name -> n: tensors of their own, or in this order the rows of one called `fused`."""
         total, name = sum(parts.values()), prefix + fused
         whole = self._tensors.get(f"{name}.weight")
-        if whole is None or whole.shape[0] != total:
+        if whole is None or whole.shape[:1] != (total,):
             return {part: self.linear(prefix + part, n, k) for part, n in parts.items()}
         whole = self._take(f"{name}.weight", (total, k))
         bias, scale = self.optional_vector(f"{name}.bias", total), self._scale(name)
