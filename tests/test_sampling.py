@@ -54,6 +54,8 @@ def test_temperature_by_hand() -> None:
     squares = [share**2 for share in SHARES]
     assert found == pytest.approx({i: square / sum(squares) for i, square in enumerate(squares)}, rel=1e-5)
     assert distribution(np.log(SHARES), temperature=0.0) == {0: 1.0}
+    for temperature in (1e-30, 1e-308, 5e-324):  # so low that logits divided by it are infinite
+        assert distribution(np.log(SHARES), temperature=temperature) == {i: float(i == 0) for i in range(len(SHARES))}
     # Typical sampling can drop the likeliest token, and then temperature 0 takes the best that is left.
     assert distribution(np.log(SHARES), temperature=0.0, typical_p=0.3) == {1: 1.0}
 

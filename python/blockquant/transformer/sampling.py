@@ -125,7 +125,9 @@ class Sampler:
             count = min(count, max(1, int(near)))
         if options.temperature == 0:
             count = 1
-        return ids[:count], _softmax(scores[:count] / (options.temperature or 1.0))
+        with np.errstate(over="ignore"):  # what is far below the best at a low temperature is left out
+            scaled = (scores[:count] - scores[0]) / (options.temperature or 1.0)
+        return ids[:count], _softmax(scaled)
 
     def _candidates(self, logits: FloatArray, best: float, top_k: int) -> Indices:
         """The ids of the top_k, the most likely first; those that min_p drops may be missing."""
