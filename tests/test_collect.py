@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import blockquant as bq
+import convert_families
 import model_files
 import native_oracle
 import numpy as np
 import pytest
 from blockquant.cli import app
+from blockquant.converter import convert
+from blockquant.imatrix import Entry
 
 N_CTX, CHUNKS = 64, 3
 
@@ -106,6 +109,48 @@ def test_imatrix_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     np.testing.assert_allclose(bq.imatrix.load(merged)["blk.0.attn_q.weight"], wanted["blk.0.attn_q.weight"], rtol=1e-6)
     assert app.run(["imatrix", model, str(source), str(tmp_path / "out.txt"), *options]) == 1
     assert "name it .gguf or .dat" in capsys.readouterr().err
+
+
+def test_imatrix_command_fails_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("blockquant.imatrix.collect", lambda *_: pytest.fail("it collects"), raising=False)
+    source, model = tmp_path / "text.txt", str(model_files.tales("F16"))
+    source.write_text(text(), "utf-8")
+    other = tmp_path / "other.gguf"
+    entry = Entry(np.ones(99, np.float32), np.array([64]))
+    bq.imatrix.Imatrix({"blk.0.attn_q.weight": entry}, [], 1, 64).save(other)
+    for out, options, message in (
+        (tmp_path / "no" / "out.gguf", [], "is not a directory"),
+        (tmp_path, [], "name it"),
+        (tmp_path / "out.gguf", ["--merge", str(other)], "'blk.0.attn_q.weight' has 99 weights there, 256 here"),
+    ):
+        assert app.run(["imatrix", model, str(source), str(out), *options]) == 1
+        assert message in capsys.readouterr().err
+    (tmp_path / "folder.gguf").mkdir()
+    assert app.run(["imatrix", model, str(source), str(tmp_path / "folder.gguf")]) == 1
+    assert "it is a directory" in capsys.readouterr().err
+
+
+def test_a_merge_that_fails_after_the_work_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The name of the text is no UTF-8 either.
+    source, out, other = tmp_path / "text\udcff.txt", tmp_path / "out.dat", tmp_path / "other.gguf"
+    try:
+        source.write_text(text(), "utf-8")
+    except (OSError, UnicodeError):
+        source = tmp_path / "text.txt"
+        source.write_text(text(), "utf-8")
+    model = tmp_path / "moe.gguf"
+    convert(convert_families.qwen3moe(tmp_path), model, "f16")
+    with bq.gguf.open(model) as file:
+        name, shape = next((name, t.shape) for name, t in file.tensors.items() if "_exps" in name)
+    # As many sums as the model has, of half as many experts.
+    entry = Entry(np.ones((shape[0] // 2, 2 * shape[2]), np.float32), np.full(shape[0] // 2, 64))
+    bq.imatrix.Imatrix({name: entry}, [], 1, 64).save(other)
+    options = ["--ctx", str(N_CTX), "--chunks", "1", "--merge", str(other)]
+    assert app.run(["imatrix", str(model), str(source), str(out), *options]) == 1
+    assert "holds what was collected, without what was to be merged" in capsys.readouterr().err
+    assert name in bq.imatrix.load(out)
 
 
 # ---- llama.cpp's sums ----

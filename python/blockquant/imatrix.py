@@ -452,13 +452,13 @@ def _save_legacy(matrix: Imatrix, path: Path) -> None:
                 continue  # nothing was collected, and this format cannot say so
             calls = -(-int(entry.counts.max()) // matrix.chunk_size)
             values = matrix[name] * np.float32(calls)
-        encoded = name.encode()
+        encoded = name.encode("utf-8", "surrogateescape")
         body.append(struct.pack(f"<i{len(encoded)}sii", len(encoded), encoded, calls, values.size))
         body.append(values.astype("<f4").tobytes())
         count += 1
     if not count:
         raise BlockquantError("the importance matrix is empty: there is nothing to save")
-    dataset = (matrix.datasets[-1] if matrix.datasets else "").encode()
+    dataset = (matrix.datasets[-1] if matrix.datasets else "").encode("utf-8", "surrogateescape")
     tail = struct.pack(f"<ii{len(dataset)}s", matrix.chunk_count, len(dataset), dataset)
     _write_whole(path, [struct.pack("<i", count), *body, tail])
 

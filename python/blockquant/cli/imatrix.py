@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from blockquant.errors import BlockquantError
+
+if TYPE_CHECKING:
+    from blockquant.imatrix import Imatrix
 
 
 def register(app: typer.Typer) -> None:
@@ -41,14 +45,23 @@ def collect(
 
     if out.suffix not in (".gguf", ".dat"):
         raise BlockquantError(f"cannot tell the format of {out}: name it .gguf or .dat")
+    if not out.parent.is_dir():
+        raise BlockquantError(f"cannot write {out}: {out.parent} is not a directory")
+    if out.is_dir():
+        raise BlockquantError(f"cannot write {out}: it is a directory")
     content = read_text(text)
     others = [imatrix.load(path) for path in merge or ()]
+    _check_merge(model, merge or (), others)
     start = time.perf_counter()
     with Model.open(model, threads=threads) as opened, bar("collecting", unit="windows") as progress:
         matrix = imatrix.collect(opened, content, ctx, chunks, output, str(text), progress)
     windows = matrix.chunk_count
     if others:
-        matrix = imatrix.merge([*others, matrix])
+        try:
+            matrix = imatrix.merge([*others, matrix])
+        except BlockquantError as error:
+            matrix.save(out)
+            raise BlockquantError(f"{error}; {out} holds what was collected, without what was to be merged") from None
     matrix.save(out)
     seconds = time.perf_counter() - start
     if as_json:
@@ -59,3 +72,18 @@ def collect(
     else:
         merged = f", {matrix.chunk_count} with what was merged" if others else ""
         print(f"wrote {out}: {len(matrix)} tensors, {windows} windows of {ctx}{merged}, {seconds:.1f} s")
+
+
+def _check_merge(model: Path, paths: Sequence[Path], matrices: Sequence[Imatrix]) -> None:
+    """Fail before the work rather than after it."""
+    from blockquant import gguf, imatrix
+
+    if not matrices:
+        return
+    with gguf.open(model) as file:
+        for path, matrix in zip(paths, matrices, strict=True):
+            for name, (has, needs) in imatrix.coverage(matrix, file.tensor_infos).mismatched.items():
+                raise BlockquantError(
+                    f"cannot merge {path}, which is of another model: {name!r} has {has} weights there, {needs} here"
+                )
+    imatrix.merge(matrices)
