@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import blockquant as bq
+import model_files
 import pytest
+from blockquant.cli import app
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -41,6 +44,15 @@ def test_what_a_call_costs_is_measured() -> None:
     )
     assert refused.returncode == 2
     assert "--threads 1" in refused.stderr
+
+
+def test_models_of_any_size_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # 80 tokens, and fewer positions than the benchmark takes.
+    path = model_files.write(tmp_path / "small.gguf", *model_files.random_model("llama", context_length=32))
+    assert app.run(["bench", "model", "--model", str(path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["prompt tokens/s"] > 0
+    assert row["generated tokens/s"] > 0
 
 
 def test_unknown_format_is_an_error() -> None:

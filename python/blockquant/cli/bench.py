@@ -134,13 +134,13 @@ def _model(path: Path) -> dict[str, Any]:
     began = time.perf_counter()
     model = bq.Model.open(path)
     opened = time.perf_counter() - began
-    prompt = [int(t) for t in np.random.default_rng(0).integers(0, 1000, 128)]
-    session = model.session()
+    tokens = 64
+    prompt = [int(t) for t in np.random.default_rng(0).integers(0, min(1000, model.n_vocab), 128)]
+    session = model.session(len(prompt) + tokens)
     began = time.perf_counter()
     logits = session.eval(prompt)
     prompt_time = time.perf_counter() - began
     began = time.perf_counter()
-    tokens = 64
     for _ in range(tokens):
         logits = session.eval([int(logits.argmax())])
     generated = time.perf_counter() - began
