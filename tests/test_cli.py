@@ -114,6 +114,14 @@ def test_demo_prints_the_table_and_a_story(tmp_path: Path) -> None:
         assert word in shown.stdout
 
 
+def test_demo_of_a_small_context(tmp_path: Path) -> None:
+    directory = _with_config(tmp_path, max_position_embeddings=32)
+    (directory / "eval.txt").write_bytes((MODEL / "eval.txt").read_bytes()[:20_000])
+    done = blockquant("demo", directory, "--recipes", "", "--chunks", 1, "--ctx", 64, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["story"].split()) > 50
+
+
 def test_quantize_run_and_eval(f16: Path, tmp_path: Path) -> None:
     out = tmp_path / "q4.gguf"
     done = blockquant("quantize", f16, out, "Q4_K_M")

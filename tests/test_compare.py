@@ -13,6 +13,7 @@ import model_files
 import numpy as np
 import pytest
 from blockquant.cli import app
+from blockquant.errors import BlockquantError
 from blockquant.transformer.compare import compare_all
 
 N_CTX, CHUNKS = 128, 6
@@ -166,3 +167,51 @@ def test_compare_command(found: dict[str, float], tmp_path: Path, capsys: pytest
     capsys.readouterr()
     assert app.run(["compare", base, model, *options, "--plot", str(tmp_path / "no" / "chart.png")]) == 1
     assert "chart.png" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models whose logits are NaN, infinite, and so large that a perplexity is."""
+    made = {}
+    with bq.gguf.open(model_files.tales("F16")) as source:
+        for name, factor in {"nan": math.nan, "infinite": 1e38, "huge": 1e4}.items():
+            norm = np.asarray(source.tensors["output_norm.weight"], np.float32) * np.float32(factor)
+            path = tmp_path_factory.mktemp("broken") / f"{name}.gguf"
+            made[name] = model_files.write(
+                path, source.typed_metadata(), dict(source.tensors) | {"output_norm.weight": norm}
+            )
+    return made
+
+
+@pytest.mark.parametrize("name", ["nan", "infinite"])
+def test_logits_that_are_no_numbers(name: str, broken: dict[str, Path]) -> None:
+    good = model_files.tales("F16")
+    with np.errstate(all="ignore"):
+        with pytest.raises(BlockquantError, match=r"score a text by .*\.gguf: the logit of token \d+ is -?(nan|inf)"):
+            bq.compare(broken[name], good, text(), n_ctx=64, chunks=1)
+        with pytest.raises(BlockquantError, match=r"by the baseline \(.*\.gguf\): the logit of token"):
+            bq.compare(good, broken[name], text(), n_ctx=64, chunks=1)
+        with bq.Model.open(broken[name]) as model, pytest.raises(BlockquantError, match="by this model: the logit of"):
+            model.perplexity(text(), n_ctx=64, chunks=1)
+
+
+def test_perplexities_beyond_floats(
+    broken: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, good, huge = tmp_path / "text.txt", str(model_files.tales("F16")), str(broken["huge"])
+    path.write_text(text(), "utf-8")
+    options = ["--ctx", "64", "--chunks", "2", "--json"]
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert app.run(["eval", huge, str(path), *options]) == 0
+    said = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert said["ppl"] is None
+    assert said["nll"] > 710
+    assert app.run(["compare", good, huge, "--text", str(path), *options]) == 0
+    (row,) = json.loads(capsys.readouterr().out, parse_constant=refuse)["models"]
+    assert (row["ppl"], row["ppl_ratio"]) == (None, None)
+    assert row["kld_mean"] > 100
+    assert app.run(["eval", huge, str(path), *options[:-1]]) == 0
+    assert capsys.readouterr().out.startswith("perplexity inf")

@@ -37,6 +37,7 @@ def compare(
     Example: `blockquant compare tales-f16.gguf tales-Q4_K_M.gguf tales-Q2_K.gguf --text eval.txt --chunks 40`
     """
     import blockquant as bq
+    from blockquant.cli.figures import finite
     from blockquant.cli.progress import bar
     from blockquant.cli.texts import read_text
     from blockquant.transformer.compare import compare_all
@@ -53,7 +54,7 @@ def compare(
     if plot is not None:
         _draw(plot, baseline, models, results)
     if as_json:
-        rows = [{"model": str(model), **result} for model, result in zip(models, results, strict=True)]
+        rows = [{"model": str(model), **finite(result)} for model, result in zip(models, results, strict=True)]
         print(json.dumps({"baseline": str(baseline), "text": str(text), "models": rows, "seconds": round(seconds, 3)}))
     else:
         _show(baseline, models, results, seconds)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import blockquant as bq
+from blockquant.cli.figures import finite
 from blockquant.cli.progress import bar
 
 RECIPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_M", "Q2_K")
@@ -89,7 +90,7 @@ def demo(
             _show(rows, f"{model_dir.name}: perplexity on eval.txt, {windows} of {ctx} tokens")
         story = _tell(story_file, quiet=as_json)
         if as_json:
-            print(json.dumps({"table": [asdict(row) for row in rows], "story": story}, indent=2))
+            print(json.dumps({"table": [finite(asdict(row)) for row in rows], "story": story}, indent=2))
         elif keep is not None:
             print(f"\nThe files are in {directory}", file=sys.stderr)
 
@@ -113,7 +114,7 @@ def _generation_speed(model: Any, tokens: int = 96) -> float:
     best = 0.0
     prompt = model.tokenizer.encode(STORY_PROMPT)
     for _ in range(3):
-        session = model.session()
+        session = model.session(len(prompt) + tokens)
         logits = session.eval(prompt)
         began = time.perf_counter()
         for _ in range(tokens):
@@ -145,7 +146,7 @@ def _tell(path: Path, quiet: bool) -> str:
     if not quiet:
         print(f"\nA story by {path.name}:\n\n{STORY_PROMPT}", end="", flush=True)
     pieces = [STORY_PROMPT]
-    for piece in model.generate(STORY_PROMPT, max_tokens=160, temperature=0.8, top_p=0.95, seed=7):
+    for piece in model.generate(STORY_PROMPT, max_tokens=160, temperature=0.8, top_p=0.95, seed=7, context_shift=True):
         pieces.append(piece)
         if not quiet:
             print(piece, end="", flush=True)

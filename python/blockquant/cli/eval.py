@@ -26,6 +26,7 @@ def evaluate(
 
     Example: `blockquant eval tales-Q4_K_M.gguf eval.txt --ctx 256 --chunks 40`
     """
+    from blockquant.cli.figures import finite
     from blockquant.cli.progress import bar
     from blockquant.cli.texts import read_text
     from blockquant.transformer import Model
@@ -36,7 +37,7 @@ def evaluate(
         result = opened.perplexity(content, n_ctx=ctx, chunks=chunks, progress=progress)
     seconds = time.perf_counter() - start
     if as_json:
-        print(json.dumps({"model": str(model), "text": str(text), **result, "seconds": round(seconds, 3)}))
+        print(json.dumps({"model": str(model), "text": str(text), **finite(result), "seconds": round(seconds, 3)}))
     else:
         print(
             f"perplexity {result['ppl']:.4f} +/- {result['stderr']:.4f}  "

@@ -19,7 +19,7 @@ from blockquant.errors import BlockquantError
 from blockquant.transformer.model import Model
 from blockquant.transformer.session import Session
 from blockquant.transformer.weights import FloatArray
-from blockquant.transformer.windows import Progress, Targets, Windows, mean_and_error
+from blockquant.transformer.windows import Progress, Targets, Windows, exponential, mean_and_error, require_finite
 
 Comparison = dict[str, float | int]
 Source = Model | str | os.PathLike[str]
@@ -64,7 +64,8 @@ def compare(
         p_diff_mean, p_diff_rms: how the probability of the right token changes.
         tokens, windows, n_ctx, bits_per_weight, bits_per_weight_baseline.
 
-    Raises ValueError for different vocabularies or a short text, and what `Model.open` raises.
+    Raises ValueError for different vocabularies, a short text, or logits that are not finite, and what `Model.open`
+    raises.
     """
     return compare_all([model], baseline, text, n_ctx, chunks, progress)[0]
 
@@ -93,8 +94,11 @@ def compare_all(
             for wanted in pieces[0]:
                 chosen = targets[row : row + len(wanted)]
                 row += len(wanted)
-                for score, piece in zip(scores, pieces[1:], strict=True):
-                    score.add(next(piece), wanted, chosen)
+                require_finite(wanted, f"the baseline ({baseline})")
+                for score, piece, source in zip(scores, pieces[1:], models, strict=True):
+                    logits = next(piece)
+                    require_finite(logits, str(source))
+                    score.add(logits, wanted, chosen)
             if progress is not None:
                 progress("comparing", done, len(windows))
         shared = {"windows": len(windows), "n_ctx": n_ctx, "bits_per_weight_baseline": base.bits_per_weight}
@@ -160,7 +164,7 @@ class _Scores:
         mean, error = moments(nll)
         mean_base, error_base = moments(nll_base)
         covariance = (float(np.dot(nll, nll_base)) / count - mean * mean_base) / max(1, count - 1)
-        ratio = math.exp(mean - mean_base)
+        ppl, ppl_base, ratio = (exponential(value) for value in (mean, mean_base, mean - mean_base))
         ratio_variance = max(0.0, error**2 + error_base**2 - 2 * covariance)
         p_diff = np.exp(-nll) - np.exp(-nll_base)
         kld_mean, kld_error = moments(kld)
@@ -173,10 +177,10 @@ class _Scores:
             "kld_max": float(kld.max()),
             "top1_agreement": agreement,
             "top1_stderr": math.sqrt(agreement * (1 - agreement) / max(1, count - 1)),
-            "ppl": math.exp(mean),
-            "ppl_stderr": math.exp(mean) * error,
-            "ppl_baseline": math.exp(mean_base),
-            "ppl_baseline_stderr": math.exp(mean_base) * error_base,
+            "ppl": ppl,
+            "ppl_stderr": ppl * error,
+            "ppl_baseline": ppl_base,
+            "ppl_baseline_stderr": ppl_base * error_base,
             "ppl_ratio": ratio,
             "ppl_ratio_stderr": ratio * math.sqrt(ratio_variance),
             "log_ppl_correlation": covariance / (error * error_base) if error and error_base else 1.0,

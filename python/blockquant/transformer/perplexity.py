@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from blockquant.transformer.weights import FloatArray
-from blockquant.transformer.windows import Progress, Windows, mean_and_error
+from blockquant.transformer.windows import Progress, Windows, exponential, mean_and_error, require_finite
 
 if TYPE_CHECKING:
     from blockquant.transformer.model import Model
@@ -36,6 +35,7 @@ def perplexity(
         row = 0
         for logits in session.eval_rows(ids, windows.first):
             wanted = targets[row : row + len(logits)]  # the last position predicts the next window: not scored
+            require_finite(logits[: len(wanted)], "this model")
             nll = negative_log_likelihoods(logits[: len(wanted)], wanted)
             total += float(nll.sum())
             squares += float(np.dot(nll, nll))
@@ -44,7 +44,7 @@ def perplexity(
         if progress is not None:
             progress("perplexity", done, len(windows))
     mean, error = mean_and_error(total, squares, count)
-    ppl = math.exp(mean)
+    ppl = exponential(mean)
     return {
         "ppl": ppl,
         "nll": mean,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from blockquant.errors import BlockquantError
 from blockquant.transformer.tokenizer import Tokenizer
+from blockquant.transformer.weights import FloatArray
 
 Progress = Callable[[str, int, int], None]
 Targets = npt.NDArray[np.intp]
@@ -47,6 +49,22 @@ class Windows:
             if self._bos is not None:
                 ids[0] = self._bos
             yield ids, targets
+
+
+def require_finite(logits: FloatArray, whose: str) -> None:
+    """BlockquantError when one of the logits [rows, V] is no finite number: nothing that is made of them means much."""
+    # NaN is the least and the largest of any numbers.
+    if logits.size and not (math.isfinite(logits.min()) and math.isfinite(logits.max())):
+        row, token = np.argwhere(~np.isfinite(logits))[0]
+        raise BlockquantError(f"cannot score a text by {whose}: the logit of token {token} is {logits[row, token]}")
+
+
+def exponential(x: float) -> float:
+    """e^x, inf where that is more than a float holds."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 def mean_and_error(total: float, squares: float, count: int) -> tuple[float, float]:
