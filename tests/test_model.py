@@ -293,6 +293,11 @@ def test_tied_output(tmp_path: Path) -> None:
         ({"context_length": 2**31}, "llama.context_length is 2147483648; expected at most 2147483647"),
         ({"expert_count": 8}, "mixture-of-experts"),
         ({"attention__head_count": np.array([4, 2], np.int32)}, "differs between layers"),
+        ({"attention__head_count": [[4], [4, 4]]}, "attention.head_count is an array of arrays"),
+        ({"attention__sliding_window": 1e38}, "sliding_window is 9.*; expected at most 2147483647"),
+        ({"block_count": 2**31 - 1}, "block_count is 2147483647; expected at most 65536"),
+        ({"rope__scaling__type": "yarn", "rope__scaling__yarn_beta_fast": 0.0}, "yarn_beta_fast is 0.0; expected a"),
+        ({"rope__scaling__type": "yarn", "rope__scaling__yarn_beta_slow": -1.0}, "yarn_beta_slow is -1.0; expected a"),
         ({"attention__key_length": 512, "attention__value_length": 512}, "heads of 512"),
     ],
 )

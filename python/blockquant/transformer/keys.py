@@ -14,7 +14,7 @@ from blockquant.errors import BlockquantError
 T = TypeVar("T", int, float, str, bool)
 Array = npt.NDArray[Any]
 
-MOST = 2**31 - 1  # sizes and ids are 32 bits wide
+MOST = 2**31 - 1  # sizes are 32 bits wide
 
 
 class Keys:
@@ -43,8 +43,6 @@ class Keys:
         wrong = isinstance(value, (str, bool)) or kind is bool or not math.isfinite(value)
         if wrong or (kind is int and int(value) != value):
             raise BlockquantError(f"{self.name(key)} is {value!r}; expected {kind.__name__}")
-        if kind is int and abs(value) > MOST:
-            raise BlockquantError(f"{self.name(key)} is {value}; expected at most {MOST}")
         return kind(value)
 
     def optional(self, key: str, kind: type[T]) -> T | None:

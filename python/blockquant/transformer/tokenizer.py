@@ -39,7 +39,8 @@ class Tokenizer:
     """The vocabulary of a GGUF file: byte-level BPE (`gpt2`) or SentencePiece-style merging (`llama`).
 
     Results are llama.cpp's: no Unicode normalization is applied, and special tokens are recognised in text only when
-    asked. `metadata` is the file's. Raises ValueError when it holds no vocabulary, or one of an unsupported kind.
+    asked. `metadata` is the file's. Raises ValueError when it holds no vocabulary, one of an unsupported kind, or a
+    key of the wrong type.
     """
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
@@ -174,6 +175,8 @@ class Tokenizer:
         add_special: add the tokens that the file puts before and after a text (BOS, EOS).
         parse_special: read control tokens written in the text (as chat templates do) as those tokens; otherwise
             their characters are tokenized like any other text.
+
+        Raises ValueError for text that is not Unicode, or with more than ten million white-space characters in a row.
         """
         try:
             text.encode()
