@@ -42,8 +42,8 @@ def tokenizer() -> Tokenizer:
         (GROW + "{% set n.i = n.i * n.i %}{% endfor %}", r"result of its '\*' is too large"),
         ("{{ 'a' * 10**11 }}", r"result of its '\*' is too large"),
         ("{{ 9 ** 99999999 }}", r"result of its '\*\*' is too large"),
-        (5, "tokenizer.chat_template is a int; expected text"),
-        (np.array([1, 2]), "tokenizer.chat_template is a ndarray; expected text"),
+        (5, "tokenizer.chat_template holds int; expected text"),
+        (np.array([1, 2]), "tokenizer.chat_template holds ndarray; expected text"),
     ],
 )
 def test_hostile_templates(tokenizer: Tokenizer, template: Any, message: str) -> None:

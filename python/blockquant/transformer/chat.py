@@ -24,7 +24,7 @@ def render_chat(template: str | None, messages: Sequence[Mapping[str, Any]], tok
     template, when a message lacks a field, or when the template refuses the conversation, fails or does not end.
     """
     if template is not None and not isinstance(template, str):
-        raise BlockquantError(f"tokenizer.chat_template is a {type(template).__name__}; expected text")
+        raise BlockquantError(f"tokenizer.chat_template holds {type(template).__name__}; expected text")
     if not template:
         raise BlockquantError(
             "the file has no chat template (tokenizer.chat_template); generate from plain text instead"
