@@ -34,10 +34,12 @@ static constexpr float half_of_e8m0(uint8_t e) {
 }
 
 // Half of the UE4M3 number: exponent bias 7, no infinity; 0x7f is a NaN and counts as zero (0xff is 480), and
-// the sign bit is not looked at otherwise, as in ggml. The seven bits, put where a float32 has its exponent
-// and mantissa, are the number but for the bias, subnormals included.
+// the sign bit is not looked at otherwise, as in ggml. No float on the way is subnormal: threads that flush
+// those have these scales too.
 static constexpr float half_of_ue4m3(uint8_t bits) {
-    return bits == 0x7f ? 0.0f : bits_as<float>(static_cast<uint32_t>(bits & 0x7f) << 20) * 0x1p119f;
+    const uint32_t e = bits & 0x7f;  // exponent and mantissa, which stand in a float32 20 bits further up
+    if (bits == 0x7f) return 0.0f;
+    return e < 8 ? static_cast<float>(e) * 0x1p-10f : bits_as<float>((e << 20) + (119u << 23));
 }
 
 }  // namespace fp4

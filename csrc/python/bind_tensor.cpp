@@ -60,7 +60,7 @@ int64_t encode(const py::array& x, int element_type, int format_id, py::array ou
     {
         const Unlocked unlocked;
         prepare_encoder(format.id);
-        parallel_for(source.rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
+        parallel_for(k == 0 ? 0 : source.rows, row_grain(k), threads, [&](int64_t begin, int64_t end) {
             const auto scratch =
                 plain ? nullptr : std::make_unique_for_overwrite<float[]>(static_cast<size_t>(k) + 1);
             for (int64_t r = begin; r < end; ++r) {

@@ -24,13 +24,25 @@ class FloatModes {
     }
     // For the calling thread from here on.
     void set() const {
-        if (now().bits_ == bits_) return;
+        if (now() == *this) return;
 #if defined(__x86_64__) || defined(_M_X64)
         _mm_setcsr(static_cast<unsigned>(bits_));
 #elif defined(__aarch64__) && !defined(_MSC_VER)
         __asm__ volatile("msr fpcr, %0" : : "r"(bits_));
 #endif
     }
+
+    // These, but that subnormal numbers count as zeros; these alone on other CPUs.
+    FloatModes flushing() const {
+        FloatModes modes = *this;
+#if defined(__x86_64__) || defined(_M_X64)
+        modes.bits_ |= 0x8040;
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+        modes.bits_ |= uint64_t{1} << 24;
+#endif
+        return modes;
+    }
+    bool operator==(const FloatModes&) const = default;
 
   private:
     uint64_t bits_ = 0;

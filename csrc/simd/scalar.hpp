@@ -159,8 +159,11 @@ struct Scalar {
         return vector_as<Floats>(select(where_less(e, 2), (e + one) << 21, (e - one) << 23));
     }
     static inline Floats halves_of_ue4m3(uint64_t bytes) {
-        const Words e = vector_as<Words>(ints_of<uint8_t>(bytes)), nan = splat_vector<Words>(0x7fu);
-        return vector_as<Floats>((e & nan & where_more(e ^ nan, 0)) << 20) * splat8(0x1p119f);
+        const Words byte = vector_as<Words>(ints_of<uint8_t>(bytes)), nan = splat_vector<Words>(0x7fu);
+        const Words e = byte & nan, normal = (e << 20) + splat_vector<Words>(119u << 23);
+        const Floats small = from_i8(bytes & 0x7f7f7f7f7f7f7f7full) * splat8(0x1p-10f);
+        return vector_as<Floats>(select(where_less(e, 8), vector_as<Words>(small), normal) &
+                                 where_more(byte ^ nan, 0));
     }
     static inline float f16(const uint8_t* p) { return f16_to_f32(load_as<uint16_t>(p)); }
     // kCount float16 numbers, `stride` bytes apart, then zeros.

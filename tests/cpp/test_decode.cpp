@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "decode/decode_tensor.hpp"
+#include "formats/microscaling.hpp"
 #include "kernel_tables.hpp"
+#include "runtime/float_modes.hpp"
 
 using namespace bq;
 using namespace bq::test;
@@ -64,6 +66,31 @@ TEST_CASE("decode has the bits of the scalar reference") {
                 check_row(*table, id, odd.data() + 1, k);
             }
         }
+}
+
+TEST_CASE("threads that flush subnormal numbers have the scales of NVFP4 too") {
+    std::vector<BlockNVFP4> blocks(64);
+    for (int i = 0; i < 256; ++i) blocks[i / 4].scales[i % 4] = static_cast<uint8_t>(i);
+    for (BlockNVFP4& block : blocks)
+        for (int i = 0; i < 32; ++i) block.qs[i] = static_cast<uint8_t>(17 * i + 1);
+    const auto* const row = reinterpret_cast<const uint8_t*>(blocks.data());
+    const auto decoded = [&](auto decode) {
+        std::vector<float> values(64 * blocks.size());
+        decode(row, values.data(), static_cast<int64_t>(values.size()));
+        return values;
+    };
+    const auto reference = [](auto... of) { reference_decode(FormatId::NVFP4, of...); };
+    const std::vector<float> expected = decoded(reference);
+    const FloatModes before = FloatModes::now();
+    for (const KernelTable* table : runnable_kernels()) {
+        CAPTURE(std::string(table->isa));
+        before.flushing().set();
+        const bool spec = decoded(reference) == expected;
+        const bool kernel = decoded((*table)[FormatId::NVFP4].decode_f32) == expected;
+        before.set();
+        CHECK(spec);
+        CHECK(kernel);
+    }
 }
 
 TEST_CASE("every 16-bit float decodes and every scale of Q8_0 does") {

@@ -23,25 +23,6 @@
 
 using namespace bq;
 
-namespace {
-
-// For the calling thread; false where this is not known.
-bool flush_subnormals() {
-#if defined(__x86_64__) || defined(_M_X64)
-    _mm_setcsr(_mm_getcsr() | 0x8040);
-    return true;
-#elif defined(__aarch64__) && !defined(_MSC_VER)
-    uint64_t modes;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(modes));
-    __asm__ volatile("msr fpcr, %0" : : "r"(modes | uint64_t{1} << 24));
-    return true;
-#else
-    return false;
-#endif
-}
-
-}  // namespace
-
 TEST_CASE("ranges are disjoint, cover everything and respect the grain") {
     for (int64_t n : {0, 1, 7, 64, 1000, 1001})
         for (int64_t grain : {1, 3, 64, 5000})
@@ -299,7 +280,8 @@ TEST_CASE("workers round and flush as the caller does") {
         return std::pair(zeros.load(), others.load());
     };
     CHECK(halves() == std::pair(0, 64));
-    if (flush_subnormals()) {
+    if (const FloatModes flushing = before.flushing(); flushing != before) {
+        flushing.set();
         const auto flushed = halves();
         before.set();
         CHECK(flushed == std::pair(64, 0));
