@@ -29,7 +29,9 @@ _END_TEXTS = (
     *("<｜end▁of▁sentence｜>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
 )
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
-_WHITE_SPACE = " \t\n\v\f\r"  # what llama.cpp strips: it looks at bytes
+# Unicode's white space, which Python's str.strip() takes a few control characters for as well. transformers drops all
+# of it after Phi-3's special tokens, llama.cpp what is ASCII.
+_WHITE_SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _LONG_TEXT = 100_000  # characters from which a faster call pays that starts threads
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # in the text of a token: a byte that is not UTF-8
