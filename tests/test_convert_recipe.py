@@ -130,3 +130,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "tensors Q5_0 instead (rows of 64 elements are not whole blocks of Q4_K (256))" in shown
     assert run(["convert", str(source), str(out), "--dtype", "Q4_K_M", "--tensor-type", "attn_v"]) == 2
+
+
+@pytest.mark.parametrize("recipe", ["Q8_0", "Q4_K_M"])
+def test_what_does_not_fit_the_scales_is_found(recipe: str, tmp_path: Path) -> None:
+    name, metadata = "blk.0.ffn_up_exps.weight", {"llama.block_count": 1, "llama.attention.head_count": 8}
+    values = np.random.default_rng(0).standard_normal((3, 4, 256)).astype(np.float32)
+    values[1, 2, 9] = 1e9
+    for weights in (None, {name: np.ones((3, 256), np.float32)}):
+        with pytest.raises(ValueError, match=rf"tensor '{name}': x\[6, \d+\] is not finite in {recipe[:4]}"):
+            bq.save_gguf({name: values}, tmp_path / "o.gguf", "llama", metadata, recipe, imatrix=weights)
+    assert not list(tmp_path.iterdir())

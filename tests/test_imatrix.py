@@ -311,8 +311,57 @@ def test_save_wants_a_known_suffix(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"name it \.gguf or \.dat"):
         dense_and_experts().save(tmp_path / "m.bin")
     assert list(tmp_path.iterdir()) == []
+    for suffix in (".gguf", ".dat"):
+        with pytest.raises(ValueError, match="nothing to save"):
+            Imatrix({}).save(tmp_path / f"m{suffix}")
     with pytest.raises(ValueError, match="nothing to save"):
         Imatrix({"a": entry([0.0], 0)}).save(tmp_path / "m.dat")
+
+
+def test_counts_that_the_formats_cannot_hold(tmp_path: Path) -> None:
+    calls = 2**31 - 1
+    full = imatrix.load(write_legacy(tmp_path / "m.dat", [("a", calls, np.ones(4))], struct.pack("<i", calls)))
+    full.save(tmp_path / "same.dat")
+    full.save(tmp_path / "same.gguf")
+    assert imatrix.load(tmp_path / "same.dat").entries["a"].counts == [calls]
+    with pytest.raises(ValueError, match=r"counts up to 2147483647 chunks, 'a' has 4294967294; save a \.gguf"):
+        imatrix.merge([full, full]).save(tmp_path / "twice.dat")
+    many = Imatrix({"a": entry([1], 2**50)})
+    with pytest.raises(ValueError, match="chunks, 'a' has"):
+        many.save(tmp_path / "many.dat")
+    with pytest.raises(ValueError, match="chunk_count is"):
+        imatrix.merge([many])
+    with pytest.raises(ValueError, match=r"a count is 9007199254740993, expected at most"):
+        Imatrix({"a": entry([1], 2**53 + 1)})
+    with pytest.raises(ValueError, match="chunk_size is -1"):
+        Imatrix({"a": entry([1], 1)}, chunk_size=-1)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_sums_beyond_float32(tmp_path: Path) -> None:
+    large = Imatrix({"a": entry([3e38], 1)}, chunk_size=0)
+    for do in (lambda: imatrix.merge([large, large]), lambda: large.save(tmp_path / "m.gguf")):
+        with pytest.raises(ValueError, match="sum 0 is inf"):
+            do()
+    with pytest.raises(ValueError, match="sum 0 is inf"):
+        Imatrix({"a": Entry(np.array([1e300]), np.array([1]))})
+    with pytest.raises(ValueError, match="sum 0 is inf"):
+        Imatrix({"e": entry([[3e38], [1]], 1, 5)}, chunk_size=1).save(tmp_path / "m.dat")
+    doubles = Imatrix({"a": Entry(np.ones(4), np.array([512]))})
+    doubles.save(tmp_path / "m.gguf")
+    np.testing.assert_array_equal(imatrix.load(tmp_path / "m.gguf")["a"], doubles["a"])
+
+
+def test_old_entries_without_a_count_keep_their_means(tmp_path: Path) -> None:
+    means = np.arange(1.0, 5.0)
+    old = imatrix.load(write_legacy(tmp_path / "m.dat", [("a", 0, means), ("b", 3, means)]))
+    old.save(tmp_path / "m.gguf")
+    np.testing.assert_array_equal(imatrix.load(tmp_path / "m.gguf")["a"], means)
+    # They weigh as much as one chunk.
+    four = imatrix.load(write_legacy(tmp_path / "n.dat", [("a", 4, 4 * 6 * means)]))
+    np.testing.assert_array_equal(imatrix.merge([old, four])["a"], 5 * means)
+    new = Imatrix({"a": entry(4 * 64 * 6 * means, 256)}, chunk_size=64)
+    np.testing.assert_array_equal(imatrix.merge([old, new])["a"], 5 * means)
 
 
 BROKEN_LEGACY = {
@@ -364,7 +413,7 @@ def broken_gguf(path: Path, **changes: Any) -> Path:
         elif isinstance(value, str):
             writer.add_string(f"imatrix.{key}", value)
         elif value is not None:
-            writer.add_uint32(f"imatrix.{key}", value)
+            (writer.add_uint32 if value < 1 << 32 else writer.add_uint64)(f"imatrix.{key}", value)
     tensors = {"a.in_sum2": np.ones((2, 8), np.float32), "a.counts": np.ones((2, 1), np.float32)}
     for name, tensor in (tensors | changes.get("tensors", {})).items():
         if tensor is not None:
@@ -381,6 +430,9 @@ def broken_gguf(path: Path, **changes: Any) -> Path:
     [
         ({"keys": {"chunk_size": None}}, "no 'imatrix.chunk_size'"),
         ({"keys": {"chunk_count": "many"}}, "'many' chunks"),
+        ({"keys": {"chunk_count": 1 << 40}}, "chunk_count is 1099511627776, expected 0 to 4294967295"),
+        ({"keys": {"chunk_size": (1 << 64) - 1}}, "chunk_size is 18446744073709551615, expected 0 to 4294967295"),
+        ({"keys": {"datasets": [["a"], ["b"]]}}, "datasets must be names of texts"),
         ({"tensors": {"a.counts": None}}, "both sums"),
         ({"tensors": {"a.in_sum2": None}}, "both sums"),
         ({"tensors": {"a.in_sum2": None, "a.counts": None, "b": np.ones(4, np.float32)}}, "no tensor is named"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import blockquant as bq
+import ml_dtypes
 import numpy as np
 import pytest
 import quantize_models as models
@@ -340,6 +341,15 @@ def test_flat_weights_of_old_matrices_fit_experts(tmp_path: Path) -> None:
     assert digest(tmp_path / "a.gguf") == digest(tmp_path / "b.gguf")
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16, list])
+def test_dtypes_of_weights(dtype: Any, small: Path, tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.float32)
+    given: Any = values.tolist() if dtype is list else values.astype(dtype)
+    bq.quantize_file(small, tmp_path / "a.gguf", "Q4_0", imatrix={"blk.0.attn_q.weight": given})
+    bq.quantize_file(small, tmp_path / "b.gguf", "Q4_0", imatrix={"blk.0.attn_q.weight": values})
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
 def test_an_imatrix_file_is_recorded(small: Path, tmp_path: Path) -> None:
     entries = {"blk.0.attn_q.weight": Entry(np.full(256, 512, np.float32), np.array([512], np.int64))}
     for name in ("m.gguf", "m.dat"):
@@ -380,6 +390,10 @@ def test_refusals(small: Path, tmp_path: Path) -> None:
     fails(tmp_path, "has 128 weights for 'blk.0.attn_q.weight', which needs 256", small, out, "Q4_0", imatrix=weights)
     nan = {"blk.0.attn_q.weight": np.full(256, np.nan, np.float32)}
     fails(tmp_path, "must be floats, finite", small, out, "Q4_0", imatrix=nan)
+    large = {"blk.0.attn_q.weight": np.full(256, 1e300)}  # finite until it is narrowed
+    fails(tmp_path, "finite and not negative in float32", small, out, "Q4_0", imatrix=large)
+    with pytest.raises(TypeError, match="must be a path, an Imatrix or a mapping of tensor names to weights, got list"):
+        bq.quantize_file(small, out, "Q4_0", imatrix=[1, 2])  # type: ignore[arg-type]
     fails(tmp_path, "Q2_K, which is useless without an importance matrix: pass imatrix=", small, out, "Q2_K_S")
     other = {"blk.9.attn_q.weight": np.ones(256, np.float32)}
     fails(tmp_path, "the one given has nothing for this tensor", small, out, "Q2_K_S", imatrix=other)
@@ -411,6 +425,22 @@ def test_damaged_weights_are_named(tmp_path: Path, bad: float) -> None:
     tensors["output_norm.weight"][9] = bad
     source = models.write(tmp_path / "in.gguf", metadata, tensors)
     fails(tmp_path, r"'output_norm.weight': element \[0, 9\]", source, tmp_path / "o.gguf", "Q8_0")
+
+
+@pytest.mark.parametrize("recipe", ["Q8_0", "Q4_0", "Q5_1", "Q4_K_M", "Q2_K", "Q6_K", "IQ4_XS", "TQ2_0", "MXFP4_MOE"])
+def test_weights_that_do_not_fit_the_scales_are_named(recipe: str, tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).standard_normal((40, 256)).astype(np.float32)
+    weights[37, 5] = 1e9
+    metadata = models.hyper_parameters("llama", block_count=1, attention__head_count=8)
+    source = models.write(tmp_path / "in.gguf", metadata, {"blk.0.attn_q.weight": weights})
+    # llama-quantize refuses the file too: its validation finds the infinities that it made.
+    fails(tmp_path, r"'blk.0.attn_q.weight': element \[37, \d+\] is not finite in", source, tmp_path / "o.gguf", recipe)
+
+
+def test_weights_of_a_matrix_that_are_too_large_are_found(small: Path, tmp_path: Path) -> None:
+    matrix = {"blk.0.attn_q.weight": np.full(256, 3e38, np.float32)}
+    message = "'blk.0.attn_q.weight': .* or the weights of the importance matrix are too large"
+    fails(tmp_path, message, small, tmp_path / "o.gguf", "Q4_K_M", imatrix=matrix)
 
 
 def test_damaged_blocks_are_not_copied(small: Path, tmp_path: Path) -> None:

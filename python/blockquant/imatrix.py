@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from blockquant._arrays import to_float32
 from blockquant._formats import formats
 from blockquant.errors import BlockquantError
 from blockquant.recipes.tensors import TOKEN_EMBEDDINGS, why_kept
@@ -31,6 +32,8 @@ Counts = npt.NDArray[np.int64]
 
 # Tokens of a chunk where a file does not say: what llama-imatrix uses unless told otherwise.
 DEFAULT_CHUNK_SIZE = 512
+_MAX_UINT32, _MAX_INT32 = 2**32 - 1, 2**31 - 1
+_MAX_COUNT = 2**53  # tokens that a float64 tells apart
 _TEXT_BYTES = 127  # llama.cpp keeps no more of the file's and the dataset's name
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
@@ -54,8 +57,16 @@ class Entry:
     sums: Float32
     counts: Counts
 
+    def __post_init__(self) -> None:
+        # What is checked must be what is used and saved: a float64 can be beyond float32.
+        with np.errstate(over="ignore"):
+            object.__setattr__(self, "sums", np.asarray(self.sums, np.float32))
+        object.__setattr__(self, "counts", np.asarray(self.counts, np.int64))
+
     def scaled(self, factor: int) -> Entry:
-        return Entry(self.sums * np.float32(factor), self.counts * factor)
+        """The same means with a count of tokens for each chunk; sums without a count are the means of one."""
+        with np.errstate(over="ignore"):
+            return Entry(self.sums * np.float32(factor), np.maximum(self.counts, 1) * factor)
 
 
 class Imatrix(Mapping[str, Float32]):
@@ -85,6 +96,12 @@ class Imatrix(Mapping[str, Float32]):
         self.chunk_count = chunk_count
         self.chunk_size = chunk_size
         self.path = path
+        for what, count in (("chunk_count", chunk_count), ("chunk_size", chunk_size)):
+            if not 0 <= count <= _MAX_UINT32:
+                raise BlockquantError(f"{what} is {count}, expected 0 to {_MAX_UINT32}")
+        strange = next((text for text in self.datasets if not isinstance(text, str)), None)
+        if strange is not None:
+            raise BlockquantError(f"datasets must be names of texts, one of them is {strange!r:.60}")
         for name, entry in self.entries.items():
             _check_entry(name, entry)
 
@@ -109,8 +126,13 @@ class Imatrix(Mapping[str, Float32]):
         return f"<Imatrix of {len(self)} tensors, {self.chunk_count} chunks of {self.datasets}{source}>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file: GGUF for a name that ends in .gguf, llama.cpp's old format for .dat; ValueError otherwise."""
+        """Write the file: GGUF for a name that ends in .gguf, llama.cpp's old format for .dat.
+
+        ValueError for another name, for a matrix of no tensors, and for counts that the old format cannot hold.
+        """
         target = Path(path)
+        if not self.entries:
+            raise BlockquantError("the importance matrix is empty: there is nothing to save")
         if target.suffix == ".gguf":
             _save_gguf(self if self.chunk_size else _in_tokens(self, DEFAULT_CHUNK_SIZE), target)
         elif target.suffix == ".dat":
@@ -140,16 +162,35 @@ def weights_for(matrix: Mapping[str, Any], name: str, shape: Sequence[int]) -> F
 
 
 def take(given: str | os.PathLike[str] | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """A file's matrix, or the mapping itself; None for nothing. ValueError for weights that are not weights."""
+    """A file's matrix, an `Imatrix` itself, or a mapping's weights as float32; None for nothing.
+
+    ValueError for weights that are not weights, TypeError for what is neither a path nor a mapping.
+    """
     if given is None:
         return None
     if isinstance(given, str | os.PathLike):
         return load(given)
-    for name, values in given.items():
-        array = np.asarray(values)
-        if array.dtype.kind != "f" or not np.isfinite(array).all() or (array < 0).any():
-            raise BlockquantError(f"imatrix: the weights of {name!r} must be floats, finite and not negative")
-    return given or None
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"imatrix must be a path, an Imatrix or a mapping of tensor names to weights, got {type(given).__name__}"
+        )
+    if isinstance(given, Imatrix):
+        for name, values in given.items():
+            _take_weights(name, values)
+        return given or None
+    return {name: _take_weights(name, values) for name, values in given.items()} or None
+
+
+def _take_weights(name: str, values: Any) -> Float32:
+    try:
+        with np.errstate(over="ignore"):
+            weights = to_float32(values, "weights")
+    except TypeError:
+        weights = np.full(1, np.nan, np.float32)
+    # As float32: what is finite as float64 may be infinite there.
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise BlockquantError(f"imatrix: the weights of {name!r} must be floats, finite and not negative in float32")
+    return weights
 
 
 def weights_of(
@@ -279,7 +320,8 @@ def merge(matrices: Iterable[Imatrix]) -> Imatrix:
     chunk_size = next((m.chunk_size for m in given if m.chunk_size), 0)
     entries: dict[str, Entry] = {}
     for matrix in given:
-        for name, entry in (_in_tokens(matrix, chunk_size) if chunk_size else matrix).entries.items():
+        # Old data alone keeps counting chunks: one for sums that came without a count.
+        for name, entry in _in_tokens(matrix, chunk_size or 1).entries.items():
             entries[name] = _add(name, entries[name], entry) if name in entries else entry
     # As llama-imatrix counts them: by the tensor that saw most.
     chunks = max((int(e.counts.max()) for e in entries.values()), default=0) // (chunk_size or 1)
@@ -296,7 +338,8 @@ def _add(name: str, a: Entry, b: Entry) -> Entry:
     # One count for all experts is a count for each of them.
     counts = np.broadcast_to(a.counts, experts) + np.broadcast_to(b.counts, experts)
     shape = a.sums.shape if a.counts.size == experts else b.sums.shape
-    return Entry(a.sums.reshape(shape) + b.sums.reshape(shape), counts)
+    with np.errstate(over="ignore"):
+        return Entry(a.sums.reshape(shape) + b.sums.reshape(shape), counts)
 
 
 def _in_tokens(matrix: Imatrix, chunk_size: int) -> Imatrix:
@@ -316,6 +359,8 @@ def _check_entry(name: str, entry: Entry) -> None:
         raise BlockquantError(f"importance of {name!r}: {entry.counts.size} counts for {entry.sums.size} sums")
     if (entry.counts < 0).any():
         raise BlockquantError(f"importance of {name!r}: a count is negative")
+    if (entry.counts > _MAX_COUNT).any():
+        raise BlockquantError(f"importance of {name!r}: a count is {entry.counts.max()}, expected at most {_MAX_COUNT}")
     bad = ~(np.isfinite(entry.sums) & (entry.sums >= 0))
     if bad.any():
         where = int(np.argmax(bad))
@@ -360,7 +405,7 @@ def _load_gguf(path: Path) -> Imatrix:
         if len(parts[name]) != 2:
             raise _MalformedError(f"{name!r} must have both sums ({_SUMS}) and counts ({_COUNTS})")
         sums, counts = parts[name][_SUMS].reshape(-1), parts[name][_COUNTS].reshape(-1)
-        if not np.isfinite(counts).all() or (np.abs(counts) > 2**53).any():
+        if not np.isfinite(counts).all() or (np.abs(counts) > _MAX_COUNT).any():
             raise _MalformedError(f"counts of {name!r} are not numbers of tokens")
         if counts.size == 0 or sums.size % counts.size:
             raise _MalformedError(f"{name!r} has {counts.size} counts for {sums.size} sums")
@@ -451,7 +496,14 @@ def _save_legacy(matrix: Imatrix, path: Path) -> None:
             if not entry.counts.any():
                 continue  # nothing was collected, and this format cannot say so
             calls = -(-int(entry.counts.max()) // matrix.chunk_size)
-            values = matrix[name] * np.float32(calls)
+            with np.errstate(over="ignore"):
+                values = matrix[name] * np.float32(calls)
+            _check_entry(name, Entry(values, np.array([calls])))
+        if max(calls, matrix.chunk_count) > _MAX_INT32:
+            raise BlockquantError(
+                f"{path}: this format counts up to {_MAX_INT32} chunks, {name!r} has {max(calls, matrix.chunk_count)}; "
+                "save a .gguf file"
+            )
         encoded = name.encode("utf-8", "surrogateescape")
         body.append(struct.pack(f"<i{len(encoded)}sii", len(encoded), encoded, calls, values.size))
         body.append(values.astype("<f4").tobytes())

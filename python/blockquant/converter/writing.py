@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from blockquant import gguf, recipes
+from blockquant import _core, gguf, recipes
 from blockquant._formats import formats as registry
+from blockquant._runtime import thread_count
 from blockquant._tensor import QuantizedTensor, quantize
 from blockquant.converter.floats import to_float32, to_format
 from blockquant.errors import BlockquantError
@@ -247,12 +248,24 @@ def _encode(
         values = to_float32(data if base is None else to_format(data, dtype, base), base or dtype)
         weights = plan.weights.get(tensor.name)
         if weights is None or weights.ndim == 1:
-            yield quantize(values, format, weights, threads)
+            yield _quantize(values, format, weights, threads, 0)
             return
         per_expert = tensor.shape[-2]
         start = 0
         while start < len(values):
             expert, within = divmod(at + start, per_expert)
             stop = min(start + per_expert - within, len(values))
-            yield quantize(values[start:stop], format, weights[expert % len(weights)], threads)
+            yield _quantize(values[start:stop], format, weights[expert % len(weights)], threads, start)
             start = stop
+
+
+def _quantize(values: Rows, format: str, weights: Float32 | None, threads: int | None, start: int) -> QuantizedTensor:
+    """`quantize` of rows that begin at `start` of their piece; ValueError for what the format cannot hold."""
+    encoded = quantize(values, format, weights, threads)
+    raw = encoded.data.reshape(-1)
+    bad = _core.find_bad(raw, encoded.format.ggml_type, encoded.size, thread_count(threads))
+    if bad is not None:
+        row, column = divmod(bad[0], encoded.shape[-1])
+        why = "" if weights is None else ", or the weights of the importance matrix are too large"
+        raise BlockquantError(f"x[{start + row}, {column}] is not finite in {format}: its values do not fit{why}")
+    return encoded

@@ -121,7 +121,7 @@ class Encoder:
     def encode(self, step: Step, rows: Tensor, out: Array) -> Array:
         """The bytes of these rows in the step's format: `out`, uint8 [nbytes], or those of the source to copy.
 
-        ValueError names the first element that is not finite, or that is too large for the format.
+        ValueError names the first element that is not finite, there or here: llama-quantize refuses both.
         """
         if step.is_copy:
             raw = raw_bytes(rows)
@@ -132,12 +132,12 @@ class Encoder:
         bad = _core.encode(values, code, formats[step.choice.format].ggml_type, blocks, step.weights, self._threads)
         if bad >= 0:
             raise _not_finite(step, int(bad), step.origin)
-        if step.choice.format in _CODES:
-            self._check(out[: step.nbytes], step.choice.format, step)
+        # Finite values, or weights, can still be too large for the scales of the format.
+        self._check(out[: step.nbytes], step.choice.format, step)
         return out[: step.nbytes]
 
     def _check(self, raw: Array, format: str, step: Step) -> None:
-        """ValueError when what is stored is not finite: too large for a float format, or damaged."""
+        """ValueError when what is stored is not finite: too large for the format, or damaged."""
         if format in formats and formats[format].implemented:
             bad = _core.find_bad(raw, formats[format].ggml_type, step.rows * step.k, self._threads)
             if bad is not None:
@@ -158,7 +158,8 @@ class Encoder:
 
 def _not_finite(step: Step, flat: int, format: str) -> BlockquantError:
     row, column = divmod(flat, step.k)
+    weights = "" if step.weights is None else ", or the weights of the importance matrix are too large"
     return BlockquantError(
         f"tensor {step.name!r}: element [{step.first_row + row}, {column}] is not finite in {format}: "
-        "the file is damaged or its values do not fit"
+        f"the file is damaged or its values do not fit{weights}"
     )
