@@ -143,6 +143,92 @@ def test_encoding_into_an_array() -> None:
     np.testing.assert_array_equal(out, expected.data)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("from_end", [False, True])
+def test_out_may_overlap_the_input(from_end: bool, threads: int) -> None:
+    x = gaussian(600, 512)
+    expected = bq.quantize(x, "Q8_0")
+    blocks = expected.data
+
+    def part(of: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        octets = of.view(np.uint8).reshape(-1)
+        return (octets[-blocks.size :] if from_end else octets[: blocks.size]).reshape(blocks.shape)
+
+    shared = x.copy()
+    out = part(shared)
+    assert np.shares_memory(bq.quantize(shared, "Q8_0", out=out, threads=threads).data, shared)
+    np.testing.assert_array_equal(out, blocks)
+    decoded = np.empty_like(x)
+    part(decoded)[...] = blocks
+    assert bq.dequantize(part(decoded), "Q8_0", out=decoded, threads=threads) is decoded
+    np.testing.assert_array_equal(decoded, expected.dequantize())
+
+
+def test_out_may_overlap_the_weights() -> None:
+    x, weights = gaussian(7, 256), np.arange(256, dtype=np.float32)
+    expected = bq.quantize(x, "Q4_0", imatrix=weights).data
+    out = weights.view(np.uint8)[: expected.size].reshape(expected.shape)
+    np.testing.assert_array_equal(bq.quantize(x, "Q4_0", imatrix=weights, out=out, threads=1).data, expected)
+
+
+def test_out_decides_the_dtype_unless_one_is_named() -> None:
+    q = bq.quantize(gaussian(3, 256), "Q4_K")
+    half = np.empty((3, 256), np.float16)
+    assert q.dequantize(out=half) is half
+    np.testing.assert_array_equal(half, q.dequantize(np.float16))
+    for dtype in (np.float32, "float32", np.dtype(np.float32)):
+        with pytest.raises(ValueError, match=r"dtype float16; expected .* and float32"):
+            q.dequantize(dtype, out=half)
+
+
+@pytest.mark.parametrize(("shape", "weights"), [((4, 0), (0,)), ((0, 4, 256), (0, 256)), ((0, 4, 256), (256,))])
+def test_empty_arrays_have_empty_weights(shape: tuple[int, ...], weights: tuple[int, ...]) -> None:
+    for format in ("Q4_K", "IQ1_S"):
+        assert bq.quantize(np.empty(shape, np.float32), format, imatrix=np.ones(weights)).shape == shape
+
+
+class Exporter:
+    """An array that DLPack cannot bring, for one reason or another."""
+
+    def __init__(self, device: object = (1, 0), capsule: object = None, error: Exception | None = None) -> None:
+        self.device, self.capsule, self.error = device, capsule, error
+
+    def __dlpack_device__(self) -> object:
+        return self.device
+
+    def __dlpack__(self, **_: object) -> object:
+        if self.error is not None:
+            raise self.error
+        return self.capsule
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Exporter(error=BufferError()), "through DLPack: BufferError"),
+        (Exporter(error=RuntimeError("no\nmore")), "through DLPack: no$"),
+        (Exporter(error=ValueError("no")), "through DLPack: no$"),
+        (Exporter(capsule="text"), r"through DLPack: .*PyCapsule"),
+        (Exporter(device=("cpu", 0)), r"its device is \('cpu', 0\), expected two integers"),
+        (Exporter(device=1), "its device is 1"),
+        (Exporter(device=()), r"its device is \(\)"),
+        (Exporter(device=(2, 0)), "not in CPU memory"),
+    ],
+)
+def test_what_dlpack_cannot_bring_is_a_typeerror(source: Exporter, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        bq.quantize(source, "Q8_0")
+
+
+def test_read_only_exporters_are_read_as_arrays() -> None:
+    class ReadOnly(Exporter):
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray[Any, Any]:
+            return np.broadcast_to(np.float32(2), (3, 32))
+
+    q = bq.quantize(ReadOnly(error=BufferError("read-only")), "Q8_0")
+    np.testing.assert_array_equal(q.data, bq.quantize(np.full((3, 32), 2, np.float32), "Q8_0").data)
+
+
 def test_a_gguf_enum_names_a_format() -> None:
     gguf = pytest.importorskip("gguf")
     x = gaussian(1, 256)
@@ -304,7 +390,9 @@ def test_packed_weights_say_what_they_are() -> None:
         (lambda: bq.QuantizedTensor(np.zeros((2, 34), np.int8), "Q8_0"), TypeError, r"uint8"),
         (lambda: bq.dequantize(np.zeros(34, np.uint8), "Q8_0", dtype=np.int32), TypeError, r"cannot decode to int32"),
         (lambda: bq.dequantize(np.zeros(34, np.uint8), "Q8_0", out=np.empty(31, np.float32)), ValueError, r"out has"),
+        (lambda: bq.dequantize(np.zeros(34, np.uint8), "Q8_0", out=[0.0]), TypeError, r"out must be a numpy array"),
         (lambda: bq.dequantize(np.zeros(34, np.uint8)), ValueError, r"need a format"),
+        (lambda: bq.quantization_error(gaussian(2, 32), gaussian(2, 32)), TypeError, r"q must be a QuantizedTensor"),
         (lambda: bq.set_isa("avx1024"), ValueError, r"available: "),
         (lambda: bq.set_num_threads(0), ValueError, r"at least 1"),
     ],

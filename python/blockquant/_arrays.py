@@ -42,8 +42,7 @@ def take_floats(x: object, name: str = "x") -> tuple[Array, int]:
     """
     if not isinstance(x, np.ndarray):
         if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
-            array, bfloat = _from_dlpack(x, name)
-            return array, BF16 if bfloat else _CODES[array.dtype]
+            return _from_dlpack(x, name)
         if not (hasattr(x, "__array__") or isinstance(x, list | tuple | float)):
             raise TypeError(f"{name} must be an array of floats, got {type(x).__name__}")
         x = np.asarray(x)
@@ -58,13 +57,24 @@ def take_floats(x: object, name: str = "x") -> tuple[Array, int]:
     raise TypeError(f"{name} has dtype {x.dtype}; expected float16, float32, float64 or ml_dtypes.bfloat16")
 
 
-def _from_dlpack(x: object, name: str) -> tuple[Array, bool]:
+def _from_dlpack(x: Any, name: str) -> tuple[Array, int]:
     try:
         array, bfloat = _core.from_dlpack(x)
-    except (BufferError, RuntimeError) as error:
-        hint = "; detach it first (x.detach())" if getattr(x, "requires_grad", False) else ""
-        raise TypeError(f"{name} cannot be read through DLPack: {str(error).splitlines()[0]}{hint}") from None
-    return array, bfloat
+    except (BufferError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        if lines[0].startswith("the tensor "):  # the core's own: a device or a dtype that it does not take
+            raise
+        tracked = bool(getattr(x, "requires_grad", False))
+        if isinstance(error, BufferError) and hasattr(x, "__array__") and not tracked:
+            return take_floats(np.asarray(x), name)  # such as read-only data, which DLPack could not say for long
+        device = x.__dlpack_device__()
+        if not (isinstance(device, tuple | list) and len(device) == 2 and hasattr(device[0], "__index__")):
+            raise TypeError(
+                f"{name} cannot be read through DLPack: its device is {device!r:.60}, expected two integers"
+            ) from None
+        hint = "; detach it first (x.detach())" if tracked else ""
+        raise TypeError(f"{name} cannot be read through DLPack: {lines[0]}{hint}") from None
+    return array, BF16 if bfloat else _CODES[array.dtype]
 
 
 def bf16_to_float32(bits: Array) -> npt.NDArray[np.float32]:

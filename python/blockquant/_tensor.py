@@ -92,21 +92,28 @@ class QuantizedTensor:
         return self._data.nbytes
 
     def dequantize(
-        self, dtype: npt.DTypeLike | str = np.float32, out: Array | None = None, threads: int | None = None
+        self, dtype: npt.DTypeLike | str | None = None, out: Array | None = None, threads: int | None = None
     ) -> Array:
         """Decode to an array of `shape`: float32, float16 or bfloat16 (``"bfloat16"`` or ``ml_dtypes.bfloat16``).
 
-        Float32 values are the exact bits that ggml gives; the 16-bit ones are those rounded to nearest even. With
-        `out` (C-contiguous, of the same shape and dtype) nothing is allocated, and `out` is returned.
+        The default is the dtype of `out`, or float32 without it. Float32 values are the exact bits that ggml gives; the
+        16-bit ones are those rounded to nearest even. With `out` (C-contiguous, of the same shape and dtype) nothing is
+        allocated, unless it overlaps `data`, and `out` is returned.
         """
         self._format.require_implemented()
-        if out is not None and dtype is np.float32:
-            dtype = out.dtype
+        if dtype is None:
+            dtype = out.dtype if isinstance(out, np.ndarray) else np.float32
         wanted, code = output_dtype(dtype)
-        result = empty_on_cache_line(self.shape, wanted) if out is None else check_out(out, self.shape, wanted)
-        target = result.view(np.uint16) if code == BF16 else result
-        _core.decode(self._data, self._format.ggml_type, target, code, thread_count(threads))
-        return result
+        target = None if out is None else check_out(out, self.shape, wanted)
+        # What still has to be read must not be written over.
+        is_apart = target is not None and not np.may_share_memory(target, self._data)
+        result = target if target is not None and is_apart else empty_on_cache_line(self.shape, wanted)
+        bits = result.view(np.uint16) if code == BF16 else result
+        _core.decode(self._data, self._format.ggml_type, bits, code, thread_count(threads))
+        if target is None or is_apart:
+            return result
+        target[...] = result
+        return target
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
@@ -162,7 +169,8 @@ def quantize(
         format: a name such as ``"Q4_K"``, a Format, a ggml type id or a ``gguf.GGMLQuantizationType``.
         imatrix: weights of the squared error, float [K], or [E, K] for x of shape [E, N, K]; finite and >= 0.
         threads: default `get_num_threads()`. The bytes do not depend on it.
-        out: uint8 [..., row_bytes], C-contiguous, for the bytes; the result is a view of it.
+        out: uint8 [..., row_bytes], C-contiguous, for the bytes; the result is a view of it. It may overlap x, which
+            takes a copy.
 
     Raises:
         ValueError: K is not a multiple of the block size, unknown format, NaN or infinity in x (the first index is
@@ -177,10 +185,16 @@ def quantize(
     row_bytes = found.row_bytes(array.shape[-1])
     weights = _check_imatrix(imatrix, array.shape, found)
     shape, dtype = (*array.shape[:-1], row_bytes), np.dtype(np.uint8)
-    data = np.empty(shape, dtype) if out is None else check_out(out, shape, dtype)
+    target = None if out is None else check_out(out, shape, dtype)
+    read = (array,) if weights is None else (array, weights)
+    is_apart = target is not None and not any(np.may_share_memory(target, values) for values in read)
+    data = target if target is not None and is_apart else np.empty(shape, dtype)
     bad = _core.encode(array, code, found.ggml_type, data, weights, thread_count(threads))
     if bad >= 0:
         raise _nonfinite_error(array, code, bad)
+    if target is not None and not is_apart:
+        target[...] = data
+        data = target
     return QuantizedTensor(data, found)
 
 
@@ -202,7 +216,7 @@ def _check_imatrix(imatrix: npt.ArrayLike | None, shape: tuple[int, ...], format
         where = np.unravel_index(int(np.argmax(~(np.isfinite(weights) & (weights >= 0)))), weights.shape)
         at = ", ".join(map(str, where))
         raise BlockquantError(f"imatrix[{at}] is {weights[where]}; weights must be finite and not negative")
-    return weights.reshape(-1, k)
+    return weights.reshape(-1, k) if weights.size else None  # without weights there are no elements either
 
 
 def _nonfinite_error(array: Array, code: int, flat: int) -> BlockquantError:
@@ -216,7 +230,7 @@ def _nonfinite_error(array: Array, code: int, flat: int) -> BlockquantError:
 def dequantize(
     data: npt.ArrayLike | QuantizedTensor,
     format: object = None,
-    dtype: npt.DTypeLike | str = np.float32,
+    dtype: npt.DTypeLike | str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -233,7 +247,11 @@ def dequantize(
 def quantization_error(x: object, q: QuantizedTensor) -> dict[str, float]:
     """How far the decoded q is from x, in float64: rmse, relative_rmse (rmse over the root mean square of x),
     max_abs, cosine (similarity of the two as vectors), snr_db (signal to noise ratio in decibels).
+
+    Raises ValueError when the shapes differ, TypeError when q is no QuantizedTensor.
     """
+    if not isinstance(q, QuantizedTensor):
+        raise TypeError(f"q must be a QuantizedTensor, got {type(q).__name__}; quantize x, or wrap bytes in one")
     array, code = take_floats(x)
     if array.shape != q.shape:
         raise BlockquantError(f"x has shape {array.shape}, q has shape {q.shape}; they must be equal")
