@@ -308,6 +308,26 @@ def test_dry_run_writes_nothing_and_tells_the_same(small: Path, tmp_path: Path) 
     assert "need an importance matrix" in repr(starved)
 
 
+def test_dry_run_and_run_agree_about_weights(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    # Formats that are garbage without weights where a recipe would not put them.
+    planned = bq.quantize_file(small, None, "Q4_K_M", dry_run=True, token_embedding_type="IQ2_XXS")
+    assert planned.needs_imatrix == ("token_embd.weight",)
+    fails(tmp_path, "makes 'token_embd.weight' IQ2_XXS", small, out, "Q4_K_M", token_embedding_type="IQ2_XXS")
+    other_size = {"blk.0.attn_q.weight": np.ones(99, np.float32)}
+    fails(tmp_path, "has 99 weights", small, None, "Q4_K_M", imatrix=other_size, dry_run=True)
+    # What is copied needs no weights, and what the embedding has of another size are not its own.
+    names = [name for name in _infos(small) if name.endswith("weight") and "norm" not in name]
+    matrix = {name: np.ones(256, np.float32) for name in names} | {"token_embd.weight": np.ones(64, np.float32)}
+    done = bq.quantize_file(small, out, "Q2_K_S", imatrix=matrix)
+    assert done.unweighted == ("token_embd.weight",)
+    assert bq.quantize_file(small, None, "Q2_K_S", imatrix=matrix, dry_run=True).unweighted == done.unweighted
+    again = bq.quantize_file(out, None, "Q2_K_S", dry_run=True)
+    assert again.needs_imatrix == ()
+    useless = {"other": np.ones(256, np.float32)}
+    assert bq.quantize_file(out, tmp_path / "copy.gguf", "Q2_K_S", imatrix=useless).unweighted == ()
+
+
 def test_pieces_do_not_change_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = models.experts(tmp_path / "in.gguf", layers=1)
     weights = models.weights_of(source)
@@ -537,6 +557,21 @@ def test_command_dry_run(small: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "blk.1.ffn_up.weight" in text
     assert "F16 -> IQ4_XS" in text
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_command_shows_names_that_would_steer_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, weights = "blk.0.\x1b[31mevil\n\u202eweight", np.ones((8, 256), np.float32)
+    metadata = models.hyper_parameters("llama", block_count=1, attention__head_count=8)
+    source = models.write(tmp_path / "in.gguf", metadata, {name: weights, "blk.0.attn_q.weight": weights})
+    (tmp_path / "mine.toml").write_text('base = "Q4_0"\nname = "\\u001b[31mred"\n')
+    Imatrix({"blk.0.attn_q.weight": Entry(np.ones(256), np.array([512]))}).save(tmp_path / "m.gguf")
+    for options in ((), ("--dry-run",)):
+        arguments = (source, tmp_path / "o.gguf", tmp_path / "mine.toml", "--imatrix", tmp_path / "m.gguf", *options)
+        assert command(*arguments) == 0
+        text = capsys.readouterr().out
+        assert r"without weights in the importance matrix: blk.0.\x1b[31mevil\n\u202eweight" in text
+        assert text.startswith(r"\x1b[31mred: ") or options
+        assert all(line.isprintable() for line in text.split("\n"))
 
 
 def test_command_failures(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,10 @@ import blockquant as bq
 import numpy as np
 import pytest
 import quantize_models as models
-from blockquant import gguf, recipes
+from blockquant import gguf, imatrix, recipes
+from blockquant.imatrix import Entry, Imatrix
 from blockquant.quantizer import output, pipeline, steps
+from blockquant.recipes import custom
 
 
 @pytest.fixture
@@ -163,6 +165,24 @@ def test_the_input_by_another_name(small: Path, tmp_path: Path) -> None:
         assert small.read_bytes() == before
     with pytest.raises(ValueError, match="is the input"):
         bq.quantize_file(tmp_path / "link.gguf", small, "Q8_0", resume=True)
+
+
+def test_the_recipe_and_the_matrix_are_inputs(small: Path, tmp_path: Path) -> None:
+    matrix = Imatrix({"blk.0.attn_q.weight": Entry(np.ones(256), np.array([512]))})
+    weights, recipe = tmp_path / "weights.gguf", tmp_path / "mine.toml"
+    matrix.save(weights)
+    recipe.write_text('base = "Q4_0"')
+    before = weights.read_bytes()
+    for given in (weights, str(weights), imatrix.load(weights)):
+        with pytest.raises(ValueError, match=r"weights\.gguf is the input"):
+            bq.quantize_file(small, weights, recipe, imatrix=given)
+    with pytest.raises(ValueError, match=r"mine\.toml is the input"):
+        bq.quantize_file(small, recipe, recipe)
+    assert weights.read_bytes() == before
+    # A recipe that was a text, and a matrix that has no file any more.
+    loaded = imatrix.load(weights)
+    weights.unlink()
+    bq.quantize_file(small, weights, custom.parse('base = "Q4_0"'), imatrix=loaded)
 
 
 def test_a_link_as_output(small: Path, tmp_path: Path) -> None:

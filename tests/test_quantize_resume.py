@@ -248,6 +248,25 @@ def test_damaged_remains(tales: Path, whole: bytes, tmp_path: Path) -> None:
         assert path.read_bytes() == garbage
     path.unlink()
 
+    # What someone else has under the journal's name stays, whole or without a newline.
+    foreign = (
+        b"a diary in one line",
+        b"text\n",
+        b"\n",
+        b"{}\n",
+        b"null\n",
+        b'{"partials": 5}\n',
+        b'{"note": 1}\n["x", 3]\n',
+    )
+    ours = json.loads(lines[0])
+    for garbage in (*foreign, *(json.dumps(ours | {"partials": p}).encode() + b"\n" for p in (5, [5]))):
+        path.write_bytes(garbage)
+        for resume in (False, True):
+            with pytest.raises(ValueError, match="is not a journal of quantize"):
+                bq.quantize_file(tales, target, RECIPE, resume=resume)
+        assert path.read_bytes() == garbage
+    path.unlink()
+
     for damage in (lambda: partial.unlink(), lambda: os.truncate(partial, 5000), lambda: partial.write_bytes(b"x")):
         interrupt(tales, target)
         damage()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,52 @@ def test_imatrix_requirement() -> None:
     assert needs["Q2_K"] == needs["Q4_K_M"] == set()
 
 
+def test_the_id_of_f32_is_a_format() -> None:
+    plan = recipes.plan(SHAPES, "Q4_0", METADATA, output_tensor_type=0, token_embedding_type=0)  # type: ignore[arg-type]
+    assert (plan["output.weight"], plan["token_embd.weight"]) == ("F32", "F32")
+
+
+# What llama-quantize's std::regex makes of each for the name blk.0.attn_v.weight.
+CPP_PATTERNS = {
+    r"blk\.0\.[[:graph:]]+_v": True,
+    r"blk[[:print:]]0": True,
+    r"attn_v[^[:blank:]]": True,
+    r"attn_v[[:blank:][:cntrl:]]": False,
+    r"[[:ALPHA:]]ttn_v": True,
+    r"[[:Digit:]]ttn_v": False,
+    r"[^[:digit:]]attn_v": True,
+    r"[a[:digit:]]ttn_v": True,
+    r"[:alpha:]ttn_v": True,  # without a second bracket a set of these characters
+    r"[:lph:]ttn_v": False,
+    r"blk[.]0[.]attn_v": True,
+    r"blk\[:digit:]": False,
+}
+
+
+@pytest.mark.parametrize("pattern", CPP_PATTERNS)
+def test_patterns_of_cpp(pattern: str) -> None:
+    plan = recipes.plan({"blk.0.attn_v.weight": (8, 256)}, "Q4_0", METADATA, overrides={pattern: "Q8_0"})
+    assert (plan["blk.0.attn_v.weight"] == "Q8_0") == CPP_PATTERNS[pattern]
+
+
+@pytest.mark.native_oracle
+def test_patterns_against_llama_quantize(tmp_path: Path) -> None:
+    native = pytest.importorskip("native_oracle")
+    native.llama()
+    shapes = {"blk.0.attn_v.weight": (8, 256), "output.weight": (8, 256)}
+    metadata = quantize_models.hyper_parameters("llama", block_count=1, attention__head_count=8)
+    source = quantize_models.header_only(tmp_path / "m.gguf", metadata, shapes, np.dtype(np.float32))
+    for pattern, matches in CPP_PATTERNS.items():
+        found = native.formats(source, 2, overrides=[(pattern, 8)])
+        assert (found["blk.0.attn_v.weight"] == "Q8_0") == matches, pattern
+
+
+@pytest.mark.parametrize("given", ["attn_q=Q8_0", ["attn_q=Q8_0"], [("a", "Q8_0", "Q4_0")]])
+def test_overrides_that_are_no_pairs(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"overrides must be \{regular expression: format\} or pairs of them, got"):
+        recipes.plan(SHAPES, "Q4_0", METADATA, overrides=given)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -162,6 +209,13 @@ def test_imatrix_requirement() -> None:
         ({"metadata": {"general.architecture": "llama"}}, "'llama.block_count' must be an integer, it is missing"),
         ({"metadata": METADATA | {"llama.expert_count": "8"}}, "'llama.expert_count' must be an integer, it is '8'"),
         ({"overrides": {"(": "Q8_0"}}, "not a regular expression"),
+        ({"overrides": {"[[=a=]]ttn": "Q8_0"}}, "[=a=] is none of the classes"),
+        ({"overrides": {"[[.a.]]ttn": "Q8_0"}}, "[.a.] is none of the classes"),
+        ({"overrides": {"[[:letter:]]ttn": "Q8_0"}}, "[:letter:] is none of the classes"),
+        ({"overrides": {"[a[:alpha": "Q8_0"}}, "[:alpha is none of the classes"),
+        ({"overrides": {"attn[^]v[0]": "Q8_0"}}, "the set is empty in C++"),
+        ({"overrides": {r"weight\Z": "Q8_0"}}, "is not C++'s; write ^ or $"),
+        ({"overrides": {r"\Aoutput": "Q8_0"}}, "is not C++'s; write ^ or $"),
         ({"overrides": {"a": "Q9_0"}}, "unknown format 'Q9_0'"),
         ({"output_tensor_type": "Q4"}, "output_tensor_type: unknown format 'Q4'"),
         ({"tensors": {"output.weight": (8, 100)}, "output_tensor_type": "Q4_0"}, "rows of 'output.weight' have 100"),
@@ -176,7 +230,7 @@ def test_imatrix_requirement() -> None:
     ],
 )
 def test_errors_say_what_to_do(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         recipes.plan(**({"tensors": SHAPES, "recipe": "Q4_K_M", "metadata": METADATA} | arguments))
     assert "\n" not in str(caught.value)
 

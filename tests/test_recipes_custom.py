@@ -85,6 +85,36 @@ def test_tied_embeddings_follow_the_output_unless_they_have_rules() -> None:
     assert embedding('base = "Q4_K_M"\n[roles]\ntoken_embd = "Q2_K"') == "Q2_K"
 
 
+POSITIONS = ("first_2", "first_4", "first_sixteenth", "first_eighth", "first_eighth_seen", "middle", "more_bits")
+
+
+@pytest.mark.parametrize("condition", [*POSITIONS, "layer < 99", "layer >= 0"])
+@pytest.mark.parametrize("experts", [0, 8])
+def test_no_position_holds_for_a_tensor_that_is_in_no_layer(condition: str, experts: int) -> None:
+    layers = {f"blk.{i}.attn_q.weight": (8, 256) for i in range(16)}
+    others = {"output.weight": (8, 256), "mm.proj.weight": (8, 256), "cls.output.weight": (8, 256)}
+    metadata = {"general.architecture": "llama", "llama.block_count": 16, "llama.expert_count": experts}
+
+    def better(table: str) -> set[str]:
+        got = recipes.plan(others | layers, custom.parse(f'format = "Q4_K"\n{table}'), metadata)
+        return {name for name, format in got.items() if format == "Q8_0"}
+
+    found = better(f'[[tensors]]\nname = "."\nformat = "Q8_0 if {condition}"')
+    assert found
+    assert found <= set(layers)
+    assert better(f'[[tensors]]\nname = "."\nformat = "Q8_0 if not {condition}"') == set(layers | others) - found
+    # Of roles too, where names say the layers.
+    if experts and condition != "first_eighth_seen":
+        assert better(f'[roles]\nother = "Q8_0 if {condition}"\noutput = "Q8_0 if {condition}"') == set()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_encodings_of_files(encoding: str, tmp_path: Path) -> None:
+    text = 'format = "Q4_K"\nname = "gr\u00f6\u00dfer"\n'
+    (tmp_path / "a.toml").write_bytes(("\ufeff" * (encoding == "utf-16-be") + text).encode(encoding))
+    assert recipes.get(tmp_path / "a.toml").name == "gr\u00f6\u00dfer"
+
+
 def test_overrides_and_pure_come_before_a_users_rules() -> None:
     text = 'base = "Q4_K_M"\n[[tensors]]\nname = "ffn_up"\nformat = "Q2_K"'
     assert plan(text, overrides={"ffn_up": "Q8_0"})["blk.3.ffn_up.weight"] == "Q8_0"
@@ -199,6 +229,9 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not UTF-8 at byte 8"):
         recipes.get(tmp_path / "a.toml")
     (tmp_path / "b.toml").write_bytes(b"#" * (1 << 20) + b"#")
+    (tmp_path / "u.toml").write_bytes(b"\xff\xfea")
+    with pytest.raises(ValueError, match="not UTF-16-LE at byte"):
+        recipes.get(tmp_path / "u.toml")
     with pytest.raises(ValueError, match="at most 1048576 bytes"):
         recipes.get(tmp_path / "b.toml")
     with pytest.raises(FileNotFoundError):
@@ -245,6 +278,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["recipes", "nonsense"]) == 1
     assert "unknown recipe 'nonsense'" in capsys.readouterr().err
     assert run(["recipes", "--toml"]) == 2
+    assert run(["recipes", "Q4_K_M", "--toml", "--json"]) == 2
 
 
 def test_tensor_types_on_the_command_line() -> None:

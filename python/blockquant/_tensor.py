@@ -206,7 +206,8 @@ def _check_imatrix(imatrix: npt.ArrayLike | None, shape: tuple[int, ...], format
                 "of a file that llama-imatrix made of this model"
             )
         return None
-    weights = to_float32(imatrix, "imatrix")
+    with np.errstate(over="ignore"):
+        weights = to_float32(imatrix, "imatrix")
     k = shape[-1]
     per_expert = len(shape) >= 3 and weights.shape == (shape[0], k)
     if weights.shape != (k,) and not per_expert:

@@ -193,6 +193,17 @@ def _take_weights(name: str, values: Any) -> Float32:
     return weights
 
 
+@dataclass(frozen=True)
+class Matched:
+    """What a matrix, or none, has for the tensors that are to be encoded."""
+
+    weights: Mapping[str, Float32]
+    lacking: tuple[Choice, ...]
+    """Those without weights, in formats that are useless without."""
+    unweighted: tuple[str, ...]
+    """The others without weights, although there is a matrix."""
+
+
 def weights_of(
     matrix: Mapping[str, Any] | None, choices: Iterable[Choice], recipe: str
 ) -> tuple[dict[str, Float32], tuple[str, ...]]:
@@ -200,8 +211,23 @@ def weights_of(
 
     ValueError for weights of another size, and where a format is useless without any.
     """
+    found = match_weights(matrix, choices)
+    for choice in found.lacking:
+        raise BlockquantError(
+            f"{recipe} makes {choice.name!r} {choice.format}, which is useless without an importance matrix: "
+            + (
+                "the one given has nothing for this tensor"
+                if matrix
+                else "pass imatrix=, a file that llama-imatrix made of this model"
+            )
+        )
+    return dict(found.weights), found.unweighted
+
+
+def match_weights(matrix: Mapping[str, Any] | None, choices: Iterable[Choice]) -> Matched:
+    """What a matrix has for the tensors that are to be encoded. ValueError for weights of another size."""
     weights: dict[str, Float32] = {}
-    missing = []
+    lacking, unweighted = [], []
     for choice in choices:
         if not choice.quantized or formats[choice.format].is_float:
             continue
@@ -215,19 +241,11 @@ def weights_of(
                     raise
         if found is not None:
             weights[choice.name] = found
-            continue
-        if choice.needs_imatrix or formats[choice.format].needs_imatrix:
-            raise BlockquantError(
-                f"{recipe} makes {choice.name!r} {choice.format}, which is useless without an importance matrix: "
-                + (
-                    "the one given has nothing for this tensor"
-                    if matrix
-                    else "pass imatrix=, a file that llama-imatrix made of this model"
-                )
-            )
-        if matrix:
-            missing.append(choice.name)
-    return weights, tuple(missing)
+        elif choice.needs_imatrix or formats[choice.format].needs_imatrix:
+            lacking.append(choice)
+        elif matrix:
+            unweighted.append(choice.name)
+    return Matched(weights, tuple(lacking), tuple(unweighted))
 
 
 def quantization_metadata(matrix: Mapping[str, Any] | None) -> dict[str, Any]:

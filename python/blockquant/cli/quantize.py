@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blockquant._text import printable
 from blockquant.cli.options import overrides_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def quantize(
     overrides = overrides_of(tensor_type or [])
     if not (resume or dry_run) and has_journal(target):
         print(f"an interrupted run for {target} is dropped; --resume would continue it", file=sys.stderr)
-    with bar(Path(recipe).name) as progress:
+    with bar(printable(Path(recipe).name)) as progress:
         report = quantize_file(
             source,
             target,
@@ -85,7 +86,7 @@ def quantize(
             output_tensor_type,
             token_embedding_type,
             threads,
-            progress,
+            lambda name, done, total: progress(printable(name), done, total),
             allow_requantize,
             dry_run,
             keep_split=keep_split,
@@ -102,8 +103,10 @@ def quantize(
             sizes = f"{size_text(tensor.source_bytes):>9} -> {size_text(tensor.nbytes):>9}"
             mark = f"  (instead of {tensor.wanted}: {tensor.reason})" if tensor.is_fallback else ""
             if tensor.reason and not tensor.is_fallback:
-                mark = f"  ({tensor.reason})"
-            print(f"{tensor.name:40} {shape:>20}  {sizes}  {tensor.source_format:>4} -> {tensor.format}{mark}")
+                mark = f"  ({printable(tensor.reason)})"
+            print(
+                f"{printable(tensor.name):40} {shape:>20}  {sizes}  {tensor.source_format:>4} -> {tensor.format}{mark}"
+            )
     print(report)
     if dry_run and report.requantized and not allow_requantize:
         print("quantizing them needs --allow-requantize")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from blockquant._text import printable
+
 EPILOG = """Examples:
 
 `blockquant recipes Q4_K_M`
@@ -27,6 +29,8 @@ def recipes(
     from blockquant.recipes import custom
     from blockquant.recipes.table import ROLES
 
+    if toml and json:
+        raise typer.BadParameter("--toml and --json are two forms: name one of them", param_hint="--json")
     if name is None:
         if toml:
             raise typer.BadParameter("name the recipe to print", param_hint="--toml")
@@ -61,7 +65,8 @@ def recipes(
         }
         print(json_module.dumps(fields, indent=1))
         return
-    print(f"{recipe.name}: {recipe.base}, {bq.formats[recipe.base].bits_per_weight:g} bits, unless a rule says else")
+    bits = bq.formats[recipe.base].bits_per_weight
+    print(f"{printable(recipe.name)}: {recipe.base}, {bits:g} bits, unless a rule says else")
     for pattern, rules in recipe.tensors:
         print(f"  names that match {pattern!r}: {', else '.join(rules)}")
     for role, choices in by_role.items():

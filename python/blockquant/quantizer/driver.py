@@ -12,19 +12,19 @@ from typing import Any
 
 from blockquant import gguf, recipes
 from blockquant.errors import BlockquantError
-from blockquant.imatrix import take
+from blockquant.imatrix import Imatrix, match_weights, take
 from blockquant.quantizer import pipeline, steps
 from blockquant.quantizer.journal import Journal, Source, identity, journal_path, remove_files
 from blockquant.quantizer.output import FULL, Output, check_target
 from blockquant.quantizer.plan import (
     PathLike,
+    changed,
     check,
     file_order,
     output_files,
     output_metadata,
     requantized,
     tensor_reports,
-    unweighted,
 )
 from blockquant.quantizer.report import QuantizationReport, size_text
 from blockquant.recipes.planner import Overrides
@@ -62,7 +62,8 @@ def quantize_file(
     threads: default `get_num_threads()`; the bytes do not depend on it.
     progress: called as progress(tensor name, source bytes done, source bytes in all).
     allow_requantize: decode tensors that are already quantized, which loses quality twice.
-    dry_run: choose formats and add up sizes, write nothing.
+    dry_run: choose formats and add up sizes, write nothing. Tensors that need an importance matrix and quantized input
+        are reported instead of refused.
     keep_split: a set of shards becomes a set with the same tensors in each shard, TARGET-00001-of-0000N.gguf.
     max_shard_size: bytes, or such as "5G": larger outputs become a set of shards whose tensors take at most this.
     resume: go on where a killed or failed run with the same source, recipe, options and importance matrix stopped;
@@ -97,16 +98,17 @@ def quantize_file(
             file_order(file, keep_split),
         )
         reports = tensor_reports(file, choices)
-        twice, plain = requantized(file, choices), unweighted(choices, matrix)
+        twice, matched = requantized(file, choices), match_weights(matrix, changed(file, choices))
+        plain = matched.unweighted
         metadata = output_metadata(file, chosen.file_type, matrix)
         place = Path(target) if target is not None else origin.with_name("out.gguf")
         files = output_files(place, metadata, file, reports, keep_split, max_shard_size)
         file_bytes = sum(f.size for f in files)
         paths = tuple(f.name for f in files) if target is not None else ()
         if dry_run or target is None:
-            missing = tuple(c.name for c in choices if c.needs_imatrix and c.name not in (matrix or ()))
+            missing = tuple(c.name for c in matched.lacking)
             return QuantizationReport(origin, None, chosen.name, reports, missing, 0.0, file_bytes, paths, twice, plain)
-        check_target(files, file.paths, journal_path(place))
+        check_target(files, [*file.paths, *_other_inputs(chosen, imatrix)], journal_path(place))
         weights = check(file, choices, chosen.name, matrix, allow_requantize)
         started = time.perf_counter()
         origin_state = Source(file)
@@ -150,6 +152,14 @@ def quantize_file(
         counter.skipped,
         counter.whole,
     )
+
+
+def _other_inputs(recipe: recipes.Recipe, imatrix: PathLike | Mapping[str, Any] | None) -> Iterator[Path]:
+    """The files beside the model's that must not be replaced: those of the recipe and of the importance matrix."""
+    given = imatrix.path if isinstance(imatrix, Imatrix) else imatrix
+    for path in (recipe.source, given):
+        if isinstance(path, str | os.PathLike) and os.path.isfile(path):
+            yield Path(path)
 
 
 class _Counter:

@@ -106,6 +106,19 @@ _DIFFERENCES = {
 }
 
 
+# Of the first line, and of what is torn from it.
+_BEGINNING = b'{"version": "'
+
+
+def _is_first(line: dict[str, Any]) -> bool:
+    partials = line.get("partials")
+    return (
+        all(key in line for key in _DIFFERENCES)
+        and isinstance(partials, list)
+        and all(isinstance(name, str) for name in partials)
+    )
+
+
 class Journal:
     """The journal at `path`, open and locked. `steps` is what is written, `is_valid` whether there is a first line."""
 
@@ -144,7 +157,11 @@ class Journal:
         written = synced = 0
         is_finished = False
         try:
-            self._first = json.loads(lines[0]) if lines else {}
+            if any(data) and not data.startswith(_BEGINNING[: len(data)]):
+                raise ValueError("it begins otherwise")
+            self._first = json.loads(lines[0]) if any(data) and lines else {}
+            if lines and self._first and not _is_first(self._first):
+                raise ValueError("its first line is another")
             boot = self._first.get("boot")
             for line in lines[1:]:
                 kind, count, *more = json.loads(line)

@@ -115,7 +115,7 @@ def _is_beginning(path: Path, header: bytes) -> bool:
 
 
 def check_target(files: Sequence[OutputFile], sources: Sequence[Path], journal: Path) -> None:
-    """ValueError when an output is an input or not a regular file, OSError when its folder is missing."""
+    """ValueError when an output is one of the sources or not a regular file, OSError when its folder is missing."""
     for file in files:
         for path in (file.path, beside(file.path, ".partial"), journal):
             if not path.exists():

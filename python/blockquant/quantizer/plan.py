@@ -59,6 +59,11 @@ def requantized(file: gguf.GGUFFile, choices: Sequence[recipes.Choice]) -> tuple
     )
 
 
+def changed(file: gguf.GGUFFile, choices: Sequence[recipes.Choice]) -> list[recipes.Choice]:
+    """Those of the choices that give a tensor another format: the others are copied."""
+    return [c for c in choices if str(file.tensor_infos[c.name].format) != c.format]
+
+
 def check(
     file: gguf.GGUFFile,
     choices: Sequence[recipes.Choice],
@@ -74,8 +79,8 @@ def check(
             f"{recipe} needs {', '.join(unready)}, which this version cannot encode yet; "
             f"recipes that it can: {', '.join(ready)}"
         )
-    changed = [c for c in choices if str(file.tensor_infos[c.name].format) != c.format]
-    for c in changed:
+    encoded = changed(file, choices)
+    for c in encoded:
         origin = str(file.tensor_infos[c.name].format)
         if origin not in formats:
             raise BlockquantError(f"tensor {c.name!r} is {origin}, and only floats can become {c.format}")
@@ -86,15 +91,8 @@ def check(
                     "or allow requantizing, which loses quality twice"
                 )
             formats[origin].require_implemented()
-    weights, _ = weights_of(matrix, changed, recipe)
+    weights, _ = weights_of(matrix, encoded, recipe)
     return {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
-
-
-def unweighted(choices: Sequence[recipes.Choice], matrix: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Tensors that are encoded without weights although there is an importance matrix."""
-    if not matrix:
-        return ()
-    return tuple(c.name for c in choices if c.quantized and not formats[c.format].is_float and c.name not in matrix)
 
 
 def output_metadata(file: gguf.GGUFFile, file_type: int, matrix: Mapping[str, Any] | None) -> dict[str, Any]:

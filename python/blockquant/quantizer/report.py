@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from blockquant._text import printable
+
 
 @dataclass(frozen=True)
 class TensorReport:
@@ -36,7 +38,7 @@ class QuantizationReport:
     target: Path | None  # None: a dry run
     recipe: str
     tensors: tuple[TensorReport, ...]
-    needs_imatrix: tuple[str, ...]  # tensors whose format is garbage without one, in a dry run without one
+    needs_imatrix: tuple[str, ...]  # in a dry run: tensors that the real run would refuse without one
     seconds: float
     file_bytes: int  # of all files of the target, headers included; in a dry run, what they would have
     paths: tuple[Path, ...] = ()  # the target's files: itself, or its shards
@@ -116,8 +118,9 @@ class QuantizationReport:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in self.format_counts.items())
+        recipe = printable(self.recipe)
         lines = [
-            f"{self.recipe}: {size_text(self.source_bytes)} ({self.source_bits_per_weight:.2f} bits per weight) to "
+            f"{recipe}: {size_text(self.source_bytes)} ({self.source_bits_per_weight:.2f} bits per weight) to "
             f"{size_text(self.nbytes)} ({self.bits_per_weight:.2f})"
             + (f" in {self.seconds:.2f} s, {size_text(int(self.bytes_per_second))}/s" if self.target else ", dry run"),
             f"{len(self.tensors)} tensors: {counts}",
@@ -129,7 +132,7 @@ class QuantizationReport:
             done = f"{size_text(self.resumed_bytes)} of the source"
             lines.append(f"resumed: an earlier run had done {self.resumed_tensors} tensors, {done}")
         if self.unweighted:
-            shown = ", ".join(self.unweighted[:3]) + (" ..." if len(self.unweighted) > 3 else "")
+            shown = ", ".join(map(printable, self.unweighted[:3])) + (" ..." if len(self.unweighted) > 3 else "")
             lines.append(f"without weights in the importance matrix: {shown}")
         if self.requantized:
             lines.append(

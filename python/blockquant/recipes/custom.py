@@ -6,6 +6,7 @@ roles (`[roles]`), rules for names (`[[tensors]]`, regular expressions, before t
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
@@ -34,9 +35,10 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     if len(data) > _MAX_BYTES:
         raise BlockquantError(f"{source}: a recipe has at most {_MAX_BYTES} bytes")
     try:
-        text = data.decode("utf-8")
+        # PowerShell's `>` writes UTF-16 or a byte order mark.
+        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BlockquantError(f"{source}: not UTF-8 at byte {error.start}") from None
+        raise BlockquantError(f"{source}: not {error.encoding.upper()} at byte {error.start}") from None
     return parse(text, str(source))
 
 

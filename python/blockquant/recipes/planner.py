@@ -129,8 +129,8 @@ def explain(
         pure=pure,
         overrides=compile_patterns("overrides", overrides),
         named=() if pure else tuple((re.compile(pattern), rules) for pattern, rules in chosen.tensors),
-        output_type=output_tensor_type and _explicit_format(output_tensor_type, "output_tensor_type"),
-        embedding_type=token_embedding_type and _explicit_format(token_embedding_type, "token_embedding_type"),
+        output_type=_explicit_format(output_tensor_type, "output_tensor_type"),
+        embedding_type=_explicit_format(token_embedding_type, "token_embedding_type"),
         attn_v_total=sum(role_of(name) == "attn_v" for name in tensors),
         seen=Counter(),
     )
@@ -209,7 +209,7 @@ class _Planner:
     def _place(self, name: str, role: str, shape: tuple[int, ...], seen: int) -> Place:
         total = self.attn_v_total if role == "attn_v" else self.model.layers
         block = formats[self.recipe.base].block_size
-        return Place(self.model, name, role, shape, block, self.imatrix, seen, total)
+        return Place(self.model, name, role, shape, block, self.imatrix, seen, total, strict=not self.recipe.source)
 
     def _by_name(self, name: str, shape: tuple[int, ...]) -> str:
         """What the recipe's rules about names say, or ""."""
@@ -291,7 +291,14 @@ def _why_not(wanted: str, row: int) -> str:
     return f"rows of {row} elements are not whole blocks of {wanted} ({formats[wanted].block_size})"
 
 
-def _explicit_format(name: str, argument: str) -> str:
+def _explicit_format(name: str | None, argument: str) -> str | None:
+    """The format that was asked for; None and "" ask for none, and the id 0 for F32."""
+    if name is None or name == "":
+        return None
+    return _format(name, argument)
+
+
+def _format(name: str, argument: str) -> str:
     try:
         return find_format(name).name
     except ValueError as error:
@@ -300,7 +307,13 @@ def _explicit_format(name: str, argument: str) -> str:
 
 def compile_patterns(argument: str, overrides: Overrides | None) -> list[tuple[re.Pattern[str], str]]:
     """Regular expressions with the formats (or "keep") that they give; ValueError naming the one that is wrong."""
-    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides or ()
+    pairs = list(overrides.items() if isinstance(overrides, Mapping) else overrides or ())
+    strange = next((pair for pair in pairs if not isinstance(pair, tuple | list) or len(pair) != 2), None)
+    if isinstance(overrides, str) or strange is not None:
+        raise TypeError(
+            f"{argument} must be {{regular expression: format}} or pairs of them, "
+            f"got {overrides if isinstance(overrides, str) else strange!r:.60}"
+        )
     return [
         (compile_pattern(argument, pattern), _format_or_keep(format, f"{argument}, {pattern!r}"))
         for pattern, format in pairs
@@ -313,18 +326,52 @@ def compile_pattern(argument: str, pattern: str) -> re.Pattern[str]:
         with warnings.catch_warnings():
             # Of "[[", which is a bracket within a set in C++ and, so far, in Python.
             warnings.simplefilter("ignore", FutureWarning)
-            # C++ has classes such as [[:digit:]], which Python would misread in silence.
-            return re.compile(re.sub(r"\[:(\w+):\]", lambda match: _CLASSES.get(match[1], match[0]), pattern))
+            return re.compile(_from_cpp(pattern))
     except re.error as error:
         raise BlockquantError(f"{argument}: {pattern!r} is not a regular expression: {error}") from None
+
+
+def _from_cpp(pattern: str) -> str:
+    """The pattern with C++'s classes, such as [[:digit:]], written out. re.error for what Python would misread."""
+    parts: list[str] = []
+    at, in_set = 0, False
+    while at < len(pattern):
+        step = pattern[at]
+        if step == "\\":
+            step = pattern[at : at + 2]
+            if step in ("\\A", "\\Z"):
+                raise re.error(f"{step} is not C++'s; write ^ or $", pattern, at)
+        elif not in_set and step == "[":
+            in_set = True
+            step = "[^" if pattern.startswith("[^", at) else "["
+            if pattern.startswith("]", at + len(step)):
+                raise re.error("the set is empty in C++; write \\] for a bracket", pattern, at)
+        elif in_set and step == "[" and pattern[at + 1 : at + 2] in (":", "=", "."):
+            kind = pattern[at + 1]
+            end = pattern.find(kind + "]", at + 2)
+            step = pattern[at : end + 2] if end > 0 else pattern[at:]
+            if kind != ":" or step[2:-2].lower() not in _CLASSES:
+                raise re.error(f"{step} is none of the classes [:{':], [:'.join(_CLASSES)}:]", pattern, at)
+            parts.append(_CLASSES[step[2:-2].lower()])
+            at += len(step)
+            continue
+        elif in_set and step == "]":
+            in_set = False
+        parts.append(step)
+        at += len(step)
+    return "".join(parts)
 
 
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
+    "blank": r" \t",
+    "cntrl": r"\x00-\x1f\x7f",
     "d": "0-9",
     "digit": "0-9",
+    "graph": "!-~",
     "lower": "a-z",
+    "print": " -~",
     "punct": r"!-/:-@\[-`{-~",
     "s": r"\s",
     "space": r"\s",
@@ -335,4 +382,4 @@ _CLASSES = {
 
 
 def _format_or_keep(name: str, argument: str) -> str:
-    return KEEP if str(name).lower() == KEEP else _explicit_format(name, argument)
+    return KEEP if str(name).lower() == KEEP else _format(name, argument)

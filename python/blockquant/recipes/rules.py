@@ -90,6 +90,7 @@ class Place:
     imatrix: bool  # the file is quantized with an importance matrix
     seen: int  # tensors of this role that came before
     total: int  # tensors of this role for attn_v, layers of the model otherwise
+    strict: bool = True  # refuse what llama-quantize refuses: tensors of a mixture of experts that are in no layer
 
     @property
     def stacked(self) -> bool:
@@ -98,21 +99,26 @@ class Place:
 
     @property
     def layer(self) -> int:
-        """Expert tensors do not come in the order of their layers in every file, so that their names say it."""
+        """Expert tensors do not come in the order of their layers in every file, so that their names say it.
+
+        -1 for a tensor that is in no layer: no condition about the position holds for it.
+        """
         if self.model.experts <= 1 or self.role in ("attn_v", "named"):
             return self.seen
         match = re.match(r"blk\.(\d+)", self.name)
+        if match is None and not self.strict:
+            return -1
         if match is None:
             raise BlockquantError(f"tensor {self.name!r} of a mixture of experts must be named 'blk.LAYER...'")
         layer = int(match[1])
-        if layer >= self.total:
+        if layer >= self.total and self.strict:
             raise BlockquantError(f"tensor {self.name!r} is of layer {layer}, but the model has {self.total} layers")
         return layer
 
 
 def _more_bits(place: Place) -> bool:
     layer, total = place.layer, place.total
-    return layer < total // 8 or layer >= 7 * total // 8 or (layer - total // 8) % 3 == 2
+    return 0 <= layer < total // 8 or layer >= 7 * total // 8 or (layer >= 0 and (layer - total // 8) % 3 == 2)
 
 
 def _expert_stack(place: Place) -> bool:
@@ -122,11 +128,11 @@ def _expert_stack(place: Place) -> bool:
 
 CONDITIONS: dict[str, Callable[[Place], bool]] = {
     # position of the layer
-    "first_2": lambda place: place.layer < 2,
-    "first_4": lambda place: place.layer < 4,
-    "first_sixteenth": lambda place: place.layer < place.total // 16,
-    "first_eighth": lambda place: place.layer < place.total // 8,
-    "first_eighth_seen": lambda place: place.seen < place.total // 8,  # counted by tensors, even with experts
+    "first_2": lambda place: 0 <= place.layer < 2,
+    "first_4": lambda place: 0 <= place.layer < 4,
+    "first_sixteenth": lambda place: 0 <= place.layer < place.total // 16,
+    "first_eighth": lambda place: 0 <= place.layer < place.total // 8,
+    "first_eighth_seen": lambda place: 0 <= place.seen < place.total // 8,  # counted by tensors, even with experts
     "middle": lambda place: place.total // 8 <= place.layer < 7 * place.total // 8,
     "more_bits": _more_bits,  # the first and last eighth, and every third layer between
     # the model
