@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -66,7 +67,10 @@ def _from_dlpack(x: Any, name: str) -> tuple[Array, int]:
             raise
         tracked = bool(getattr(x, "requires_grad", False))
         if isinstance(error, BufferError) and hasattr(x, "__array__") and not tracked:
-            return take_floats(np.asarray(x), name)  # such as read-only data, which DLPack could not say for long
+            with contextlib.suppress(TypeError, ValueError, RuntimeError):
+                plain = np.asarray(x)  # such as read-only data, which DLPack could not speak of for long
+                if plain.dtype.kind != "O":
+                    return take_floats(plain, name)
         device = x.__dlpack_device__()
         if not (isinstance(device, tuple | list) and len(device) == 2 and hasattr(device[0], "__index__")):
             raise TypeError(

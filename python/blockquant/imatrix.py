@@ -211,21 +211,15 @@ def weights_of(
 
     ValueError for weights of another size, and where a format is useless without any.
     """
-    found = match_weights(matrix, choices)
-    for choice in found.lacking:
-        raise BlockquantError(
-            f"{recipe} makes {choice.name!r} {choice.format}, which is useless without an importance matrix: "
-            + (
-                "the one given has nothing for this tensor"
-                if matrix
-                else "pass imatrix=, a file that llama-imatrix made of this model"
-            )
-        )
+    found = match_weights(matrix, choices, recipe)
     return dict(found.weights), found.unweighted
 
 
-def match_weights(matrix: Mapping[str, Any] | None, choices: Iterable[Choice]) -> Matched:
-    """What a matrix has for the tensors that are to be encoded. ValueError for weights of another size."""
+def match_weights(matrix: Mapping[str, Any] | None, choices: Iterable[Choice], recipe: str = "") -> Matched:
+    """What a matrix has for the tensors that are to be encoded. ValueError for weights of another size.
+
+    With the name of a recipe also for the first tensor that is `lacking`.
+    """
     weights: dict[str, Float32] = {}
     lacking, unweighted = [], []
     for choice in choices:
@@ -242,6 +236,15 @@ def match_weights(matrix: Mapping[str, Any] | None, choices: Iterable[Choice]) -
         if found is not None:
             weights[choice.name] = found
         elif choice.needs_imatrix or formats[choice.format].needs_imatrix:
+            if recipe:
+                raise BlockquantError(
+                    f"{recipe} makes {choice.name!r} {choice.format}, which is useless without an importance matrix: "
+                    + (
+                        "the one given has nothing for this tensor"
+                        if matrix
+                        else "pass imatrix=, a file that llama-imatrix made of this model"
+                    )
+                )
             lacking.append(choice)
         elif matrix:
             unweighted.append(choice.name)

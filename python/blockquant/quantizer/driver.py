@@ -98,18 +98,18 @@ def quantize_file(
             file_order(file, keep_split),
         )
         reports = tensor_reports(file, choices)
-        twice, matched = requantized(file, choices), match_weights(matrix, changed(file, choices))
-        plain = matched.unweighted
+        twice = requantized(file, choices)
         metadata = output_metadata(file, chosen.file_type, matrix)
         place = Path(target) if target is not None else origin.with_name("out.gguf")
         files = output_files(place, metadata, file, reports, keep_split, max_shard_size)
         file_bytes = sum(f.size for f in files)
         paths = tuple(f.name for f in files) if target is not None else ()
         if dry_run or target is None:
-            missing = tuple(c.name for c in matched.lacking)
+            found = match_weights(matrix, changed(file, choices))
+            missing, plain = tuple(c.name for c in found.lacking), found.unweighted
             return QuantizationReport(origin, None, chosen.name, reports, missing, 0.0, file_bytes, paths, twice, plain)
         check_target(files, [*file.paths, *_other_inputs(chosen, imatrix)], journal_path(place))
-        weights = check(file, choices, chosen.name, matrix, allow_requantize)
+        weights, plain = check(file, choices, chosen.name, matrix, allow_requantize)
         started = time.perf_counter()
         origin_state = Source(file)
         wanted = identity(origin_state, chosen.name, weights, files, steps.PIECE)

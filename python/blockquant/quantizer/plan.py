@@ -70,8 +70,10 @@ def check(
     recipe: str,
     matrix: Mapping[str, Any] | None,
     allow_requantize: bool,
-) -> dict[str, Weights]:
-    """Refuse what cannot be done before the work starts; return the weights of the tensors that are encoded."""
+) -> tuple[dict[str, Weights], tuple[str, ...]]:
+    """Refuse what cannot be done before the work starts; the weights of the tensors that are encoded, and the names of
+    those that the matrix has nothing for.
+    """
     unready = sorted({str(c.format) for c in choices if c.quantized and not formats[c.format].implemented})
     if unready:
         ready = [n for n in recipes.names() if formats[recipes.get(n).base].implemented]
@@ -91,8 +93,8 @@ def check(
                     "or allow requantizing, which loses quality twice"
                 )
             formats[origin].require_implemented()
-    weights, _ = weights_of(matrix, encoded, recipe)
-    return {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
+    weights, unweighted = weights_of(matrix, encoded, recipe)
+    return {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}, unweighted
 
 
 def output_metadata(file: gguf.GGUFFile, file_type: int, matrix: Mapping[str, Any] | None) -> dict[str, Any]:
