@@ -81,6 +81,9 @@ class Imatrix(Mapping[str, Float32]):
         chunk_count: how many chunks of text were used; 0 when unknown.
         chunk_size: tokens of a chunk; 0 in data of the old format, which counts chunks instead of tokens.
         path: the file it comes from, or None.
+
+    Raises ValueError for sums that are not finite and >= 0 in float32, counts that do not fit them, and numbers of
+    chunks beyond 32 bits.
     """
 
     def __init__(
