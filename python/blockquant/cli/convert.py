@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import blockquant as bq
-from blockquant.cli.metadata import printable
+from blockquant._text import printable
 from blockquant.cli.options import overrides_of
 from blockquant.cli.progress import bar
 

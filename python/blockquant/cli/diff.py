@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from blockquant import gguf
-from blockquant.cli.metadata import entry, json_value, printable, type_text, value_text
+from blockquant._text import printable
+from blockquant.cli.metadata import entry, json_value, type_text, value_text
 from blockquant.cli.progress import bar
 from blockquant.cli.table import print_table
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from blockquant import gguf
-from blockquant.cli.metadata import entry, parse_assignment, printable, read_text, type_text, value_text
+from blockquant._text import printable
+from blockquant.cli.metadata import entry, parse_assignment, read_text, type_text, value_text
 from blockquant.cli.progress import bar
 
 EPILOG = """Examples:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from blockquant.cli.metadata import printable
+from blockquant._text import printable
 from blockquant.recipes.tensors import file_order
 
 INFO_EPILOG = """Examples:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from blockquant import gguf
-from blockquant.cli.metadata import SHOWN_ITEMS, entry, printable, type_text, value_text
+from blockquant._text import printable
+from blockquant.cli.metadata import SHOWN_ITEMS, entry, type_text, value_text
 from blockquant.cli.table import print_table
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from blockquant import gguf
+from blockquant._text import printable
 from blockquant.gguf import GGUFError, TypedValue, ValueType
 
 SHOWN_ITEMS = 4
@@ -139,8 +140,3 @@ def value_text(shown: dict[str, Any], full: bool = False) -> str:
         items = [value_text(v, full) if isinstance(v, dict) else printable(repr(v)) for v in value]
         text = "[" + ", ".join(items) + (", ..." if len(value) < shown["count"] else "") + "]"
     return text if full or len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
-
-
-def printable(text: str) -> str:
-    """The text on one line, without anything that would steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from blockquant import gguf
-from blockquant.cli.metadata import printable
+from blockquant._text import printable
 from blockquant.cli.progress import bar
 
 
