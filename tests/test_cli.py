@@ -68,6 +68,7 @@ def test_wrong_values_of_options_are_status_2(f16: Path, tmp_path: Path) -> None
     for line, says in (
         (["edit", f16, "--set-file", "nonsense"], "KEY=FILE"),
         (["split", f16, tmp_path / "m", "--max-shard-size", "abc"], "is not a size"),
+        (["quantize", f16, tmp_path / "m", "Q4_0", "--max-shard-size", "5X"], "is not a size"),
     ):
         done = blockquant(*line)
         assert done.returncode == 2, (line, done.stderr)

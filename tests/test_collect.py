@@ -151,6 +151,13 @@ def test_a_merge_that_fails_after_the_work_keeps_it(tmp_path: Path, capsys: pyte
     assert app.run(["imatrix", str(model), str(source), str(out), *options]) == 1
     assert "holds what was collected, without what was to be merged" in capsys.readouterr().err
     assert name in bq.imatrix.load(out)
+    # What was to be merged may be the output too.
+    before = other.read_bytes()
+    assert app.run(["imatrix", str(model), str(source), str(other), *options]) == 1
+    spare = tmp_path / "other.collected.gguf"
+    assert f"{spare} holds what was collected" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert bq.imatrix.load(spare)[name].size == bq.imatrix.load(out)[name].size
 
 
 # ---- llama.cpp's sums ----

@@ -258,6 +258,32 @@ def test_a_forked_process_leaves_the_writer_alone(tmp_path: Path) -> None:
 
 
 @posix
+def test_the_journal_of_a_later_edit_stays(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = _journal._write
+
+    def write_late(*arguments: Any) -> None:
+        write(model, "fresh me")  # another program, which removes our journal
+        interrupt(model, "NEW NAME")
+        real(*arguments)
+
+    monkeypatch.setattr(_journal, "_write", write_late)
+    gguf.edit(model, set={"general.name": "too late"})
+    monkeypatch.undo()
+    assert gguf.edit(model).recovered
+    assert name_of(model) == "NEW NAME"
+
+
+@posix
+def test_new_outputs_take_no_owner_and_no_special_bits(model: Path, tmp_path: Path) -> None:
+    model.chmod(0o4750)
+    if os.geteuid() == 0:
+        os.chown(model, 1234, 1234)
+    gguf.edit(model, set={"general.name": LONGER}, output=tmp_path / "out.gguf")
+    status = (tmp_path / "out.gguf").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (os.geteuid(), 0o640)
+
+
+@posix
 @pytest.mark.parametrize("mode", [0o600, 0o440])
 def test_permissions_of_what_is_replaced_stay(tmp_path: Path, mode: int) -> None:
     source, path = write(tmp_path / "source.gguf"), write(tmp_path / "a.gguf")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -415,6 +417,8 @@ def test_refusals(small: Path, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="must be a path, an Imatrix or a mapping of tensor names to weights, got list"):
         bq.quantize_file(small, out, "Q4_0", imatrix=[1, 2])  # type: ignore[arg-type]
     fails(tmp_path, "Q2_K, which is useless without an importance matrix: pass imatrix=", small, out, "Q2_K_S")
+    nameless = dataclasses.replace(bq.recipes.get("Q2_K_S"), name="")
+    fails(tmp_path, "the recipe makes .* useless without an importance matrix", small, out, nameless)
     other = {"blk.9.attn_q.weight": np.ones(256, np.float32)}
     fails(tmp_path, "the one given has nothing for this tensor", small, out, "Q2_K_S", imatrix=other)
 
@@ -588,3 +592,18 @@ def test_command_failures(small: Path, tmp_path: Path, capsys: pytest.CaptureFix
         if status == 1:
             assert error.count("\n") == 1
     assert not (tmp_path / "o.gguf").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_permissions_of_what_is_replaced_stay(small: Path, tmp_path: Path) -> None:
+    out, matrix = tmp_path / "out.gguf", tmp_path / "old.dat"
+    for file in (out, matrix):
+        file.touch()
+        file.chmod(0o600)
+    seen = []
+    bq.quantize_file(
+        small, out, "Q4_0", progress=lambda *_: seen.append((tmp_path / "out.gguf.partial").stat().st_mode)
+    )
+    entry = bq.imatrix.Entry(np.ones((1, 256), np.float32), np.full(1, 64))
+    bq.imatrix.Imatrix({"blk.0.attn_q.weight": entry}, [], 1, 64).save(matrix)
+    assert {mode & 0o777 for mode in (*seen, out.stat().st_mode, matrix.stat().st_mode)} == {0o600}

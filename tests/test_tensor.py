@@ -194,6 +194,8 @@ class Exporter:
         self.device, self.capsule, self.error = device, capsule, error
 
     def __dlpack_device__(self) -> object:
+        if isinstance(self.device, Exception):
+            raise self.device
         return self.device
 
     def __dlpack__(self, **_: object) -> object:
@@ -211,6 +213,8 @@ class Exporter:
         (Exporter(capsule="text"), r"through DLPack: .*PyCapsule"),
         (Exporter(device=("cpu", 0)), r"its device is \('cpu', 0\), expected two integers"),
         (Exporter(device=1), "its device is 1"),
+        (Exporter(device=RuntimeError("none")), "through DLPack: none$"),
+        (Exporter(device=ValueError("none")), "through DLPack: none$"),
         (Exporter(device=()), r"its device is \(\)"),
         (Exporter(device=(2, 0)), "not in CPU memory"),
     ],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import struct
 
-_BYTE = 1 << 40  # beyond the end of every file: on Windows nobody else can read what is locked
+# Beyond the end of every file: on Windows, and on its shares, nobody else can read what is locked.
+_BYTE = 1 << 40
 
 
 def try_lock(fd: int) -> bool:
-    """Lock an open file as a whole, without waiting; False when it is locked already.
+    """Lock a file that is open for writing, without waiting; False when it is locked already.
 
     True as well where the file system has no locks.
     """
@@ -18,11 +21,29 @@ def try_lock(fd: int) -> bool:
     except ImportError:
         return _try_lock_on_windows(fd)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if not _lock_byte(fd, fcntl.F_WRLCK):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
         pass
+    return True
+
+
+def _lock_byte(fd: int, kind: int) -> bool:
+    """Lock or unlock one byte for this opening of the file; False where the system cannot."""
+    import fcntl
+
+    command = getattr(fcntl, "F_OFD_SETLK", None)  # Linux
+    if command is None or struct.calcsize("P") != 8:
+        return False
+    try:
+        # struct flock: type, from where, start, length, process, and what aligns its end.
+        fcntl.fcntl(fd, command, struct.pack("@hhqqi0q", kind, os.SEEK_SET, _BYTE, 1, 0))
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
     return True
 
 
@@ -50,4 +71,5 @@ def unlock(fd: int) -> None:
         else:
             import fcntl
 
-            fcntl.flock(fd, fcntl.LOCK_UN)
+            if not _lock_byte(fd, fcntl.F_UNLCK):
+                fcntl.flock(fd, fcntl.LOCK_UN)

@@ -6,8 +6,8 @@ token counts for each tensor, NAME.in_sum2 and NAME.counts) and the older .dat.
 
 from __future__ import annotations
 
+import io
 import os
-import secrets
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -218,7 +218,7 @@ def weights_of(
     return dict(found.weights), found.unweighted
 
 
-def match_weights(matrix: Mapping[str, Any] | None, choices: Iterable[Choice], recipe: str = "") -> Matched:
+def match_weights(matrix: Mapping[str, Any] | None, choices: Iterable[Choice], recipe: str | None = None) -> Matched:
     """What a matrix has for the tensors that are to be encoded. ValueError for weights of another size.
 
     With the name of a recipe also for the first tensor that is `lacking`.
@@ -239,9 +239,10 @@ def match_weights(matrix: Mapping[str, Any] | None, choices: Iterable[Choice], r
         if found is not None:
             weights[choice.name] = found
         elif choice.needs_imatrix or formats[choice.format].needs_imatrix:
-            if recipe:
+            if recipe is not None:
                 raise BlockquantError(
-                    f"{recipe} makes {choice.name!r} {choice.format}, which is useless without an importance matrix: "
+                    f"{recipe or 'the recipe'} makes {choice.name!r} {choice.format}, which is useless without an "
+                    "importance matrix: "
                     + (
                         "the one given has nothing for this tensor"
                         if matrix
@@ -541,9 +542,11 @@ def _save_legacy(matrix: Imatrix, path: Path) -> None:
 
 def _write_whole(path: Path, parts: list[bytes]) -> None:
     """The file appears under its name complete or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    from blockquant.gguf._hidden import create_like, hidden_once
+
+    partial = hidden_once(path, "partial")
     try:
-        with open(partial, "xb") as file:
+        with io.BufferedWriter(create_like(partial, path)) as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())

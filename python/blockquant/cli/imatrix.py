@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,8 +61,11 @@ def collect(
         try:
             matrix = imatrix.merge([*others, matrix])
         except BlockquantError as error:
-            matrix.save(out)
-            raise BlockquantError(f"{error}; {out} holds what was collected, without what was to be merged") from None
+            spare = out
+            if out.exists() and any(os.path.samefile(path, out) for path in merge or ()):
+                spare = out.with_name(f"{out.stem}.collected{out.suffix}")
+            matrix.save(spare)
+            raise BlockquantError(f"{error}; {spare} holds what was collected, without what was to be merged") from None
     matrix.save(out)
     seconds = time.perf_counter() - start
     if as_json:

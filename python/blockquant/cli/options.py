@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import typer
 
+from blockquant.errors import BlockquantError
+
 
 def overrides_of(given: Iterable[str]) -> list[tuple[str, str]]:
     """(regular expression, format) of each REGEX=FORMAT of --tensor-type.
@@ -22,3 +24,13 @@ def overrides_of(given: Iterable[str]) -> list[tuple[str, str]]:
             )
         pairs.append((f"(?i:{pattern})" if pattern != pattern.lower() else pattern, format))
     return pairs
+
+
+def size_of(option: str, text: str) -> int:
+    """Bytes of a size such as 5G."""
+    from blockquant.gguf._shards import parse_size
+
+    try:
+        return parse_size(text)
+    except BlockquantError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

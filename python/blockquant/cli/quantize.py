@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blockquant._text import printable
-from blockquant.cli.options import overrides_of
+from blockquant.cli.options import overrides_of, size_of
 
 if TYPE_CHECKING:
     from blockquant.quantizer import QuantizationReport
@@ -73,6 +73,8 @@ def quantize(
     from blockquant.quantizer import has_journal, quantize_file, size_text
 
     overrides = overrides_of(tensor_type or [])
+    if max_shard_size is not None:
+        size_of("--max-shard-size", max_shard_size)
     if not (resume or dry_run) and has_journal(target):
         print(f"an interrupted run for {target} is dropped; --resume would continue it", file=sys.stderr)
     with bar(printable(Path(recipe).name)) as progress:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from blockquant import gguf
+from blockquant.cli.options import size_of
 from blockquant.cli.progress import bar
-from blockquant.gguf._shards import parse_size
 
 
 def register(app: typer.Typer) -> None:
@@ -39,10 +39,7 @@ def split(
     """
     if max_shard_size is not None and max_tensors is not None:
         raise typer.BadParameter("give --max-shard-size or --max-tensors, not both", param_hint="--max-tensors")
-    try:
-        size = None if max_shard_size is None else parse_size(max_shard_size)
-    except gguf.GGUFError as error:
-        raise typer.BadParameter(str(error), param_hint="--max-shard-size") from None
+    size = None if max_shard_size is None else size_of("--max-shard-size", max_shard_size)
     with bar(f"split {file.name}") as progress:
         shards = gguf.split(
             file,

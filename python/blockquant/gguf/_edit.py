@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterable, Mapping
@@ -128,6 +129,8 @@ def edit(
                 "would have to be copied, and that was not allowed"
             )
         if dry_run:
+            if output is None and not os.access(first, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(first))
             return report
         if in_place:
             replace_header(file, first, old, new, shard.size)
@@ -135,7 +138,7 @@ def edit(
         spare = hidden_once(target, "partial")
         try:
             # Moved tensors are written over it, which keeps the permissions.
-            with create_like(spare, target if target.exists() else first) as out:
+            with create_like(spare, target if target.exists() else first, target.exists()) as out:
                 if not moved:
                     _copy(file, out, shard, new, progress)
             if moved:

@@ -33,8 +33,11 @@ def create_private(path: Path) -> FileIO:
     return FileIO(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
-def create_like(path: Path, like: Path) -> FileIO:
-    """A new file with the owner and permissions of another, if that is there and as far as the system lets us."""
+def create_like(path: Path, like: Path, replaces: bool = True) -> FileIO:
+    """A new file with the owner and permissions of another, if that is there and as far as the system lets us.
+
+    Of a file that it does not replace it takes no more than who may read and write.
+    """
     try:
         status = os.stat(like)
     except FileNotFoundError:
@@ -42,7 +45,8 @@ def create_like(path: Path, like: Path) -> FileIO:
     file = create_private(path)
     if os.name == "posix":
         with contextlib.suppress(OSError):  # only an administrator can give files away
-            os.chown(path, status.st_uid, status.st_gid)
+            if replaces:
+                os.chown(path, status.st_uid, status.st_gid)
         with contextlib.suppress(OSError):
-            os.chmod(path, stat.S_IMODE(status.st_mode))
+            os.chmod(path, stat.S_IMODE(status.st_mode) & (0o7777 if replaces else 0o666))
     return file

@@ -87,7 +87,19 @@ def replace_header(file: FileIO, path: Path, old: bytes, new: bytes, size: int) 
             journal.unlink()
         raise
     _write(file, start, new[start:stop])
-    journal.unlink(missing_ok=True)  # who has replaced the file has removed it
+    _remove(journal, head + body)  # who has replaced the file has removed it
+
+
+def _read(journal: Path) -> bytes | None:
+    with contextlib.suppress(OSError):
+        return journal.read_bytes()
+    return None
+
+
+def _remove(journal: Path, content: bytes | None) -> None:
+    """Remove the journal if it is still this one, and not one that has come since."""
+    if content is not None and _read(journal) == content:
+        journal.unlink(missing_ok=True)
 
 
 def differing(old: bytes, new: bytes) -> int:
@@ -166,12 +178,11 @@ def put(partial: Path, target: Path) -> None:
     A `target` that is a link is replaced itself.
     """
     journal = hidden(target, "edit-journal")
-    interrupted = os.path.lexists(journal)
+    interrupted = _read(journal)
     os.replace(partial, target)
     sync_directory(partial.parent)
     # Not before: a header that is half written needs it until the whole file is gone.
-    if interrupted:
-        journal.unlink(missing_ok=True)
+    _remove(journal, interrupted)
 
 
 def sync_directory(directory: Path) -> None:

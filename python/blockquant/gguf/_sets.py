@@ -69,7 +69,8 @@ def split(
     Returns the shards. Raises GGUFError for a malformed file, both limits at once, a limit that is not positive, more
     than 65535 shards, or shards that would replace the input; OSError when the disk is full. Then nothing is left of
     the shards that this call has written, and shards that were there are as they were. They are replaced when all new
-    ones are whole; when that fails half-way, the set is left without its first shard, which no reader takes.
+    ones are whole; when that fails half-way, the set is left without its first shard, which no reader takes. Until then
+    the new ones are hidden files beside them (`.<name>.<process id>-<random>.partial`), which a killed process leaves.
     """
     if max_shard_size is not None and max_tensors is not None:
         raise GGUFError("a set is split by size or by number of tensors, not both: give one limit")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from blockquant.gguf import GGUFError
+from blockquant.gguf._hidden import create_like
 from blockquant.gguf._journal import put
 from blockquant.quantizer.journal import beside, remove_files
 from blockquant.quantizer.plan import OutputFile
@@ -39,9 +40,10 @@ class Output:
         for file, partial in zip(self.files, self.partials, strict=True):
             if _is_beginning(partial, file.header):
                 remove_files([partial])
-            fd = os.open(partial, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
-            self._fds.append(fd)
+            create_like(partial, file.path).close()
             self._own.append(partial)
+            fd = os.open(partial, _FLAGS | getattr(os, "O_NOFOLLOW", 0))
+            self._fds.append(fd)
             _reserve(fd, file.size, partial)
             self.write(len(self._fds) - 1, 0, np.frombuffer(file.header, np.uint8))
 
