@@ -56,7 +56,9 @@ def test_counting_changes_no_template(tokenizer: Tokenizer) -> None:
     template = (
         "{% for a in [1, 2, 3] if a > 1 %}{{ loop.index }}/{{ loop.length }}{{ a ~ 'x' ~ none }}{% else %}n{% endfor %}"
         "{% for a in [] %}{% else %}e{% endfor %}{{ 2 * 3 + 4.5 }}{{ [1] + [2] }}{{ 'ab' * 3 }}{{ 2 ** -1 }}"
-        "{% for a in [[[]], []] recursive %}<{{ loop(a) }}>{% endfor %}{{ range(2, 5) | list }}"
+        "{% for a in [[[]], []] recursive %}<{{ loop(a) }}>{% endfor %}{{ range(2, 5) | list }}{{ dict(self=2) }}"
+        # As templates look back from each of thousands of messages.
+        "{% for i in range(5000) %}{% for j in range(i, -1, -1) %}{% break %}{% endfor %}{% endfor %}"
     )
-    wanted = "1/22xNone2/23xNonee10.5[1, 2]ababab0.5<<>><>[2, 3, 4]"
+    wanted = "1/22xNone2/23xNonee10.5[1, 2]ababab0.5<<>><>[2, 3, 4]{'self': 2}"
     assert render_chat(template, [{"role": "user", "content": "x"}], tokenizer) == wanted

@@ -247,8 +247,9 @@ def test_files_of_the_source_are_not_replaced(name: str, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="is the input"):
         convert(directory, tmp_path / "link", "f16")
     assert path.read_bytes() == before
-    for _ in range(2):  # a GGUF file in the folder is no source
-        convert(directory, directory / "out.gguf", "f16")
+    for out in ("out.gguf", "out"):  # a GGUF file in the folder is no source
+        for _ in range(2):
+            convert(directory, directory / out, "f16")
 
 
 def test_the_recipe_and_the_importance_matrix_are_not_replaced(tmp_path: Path) -> None:

@@ -105,6 +105,19 @@ def test_pooling_of_embedding_models(name: str, mode: str, tmp_path: Path) -> No
     assert done.left_out == ()
 
 
+@pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken", ["lasttoken"], ["mean", "cls"], "max"])
+def test_pooling_as_named_today(mode: Any, tmp_path: Path) -> None:
+    source = convert_families.CASES["qwen3"][0](tmp_path)
+    write_modules(source, "1_Pooling", "")
+    kind = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+    convert_models.write_json(source / "modules.json", [{"idx": 0, "name": "0", "path": "1_Pooling", "type": kind}])
+    convert_models.write_json(source / "1_Pooling" / "config.json", {"pooling_mode": mode})
+    done = convert(source, tmp_path / "out.gguf")
+    wanted = {"mean": 1, "cls": 2, "lasttoken": 3}.get(mode if isinstance(mode, str) else "".join(mode))
+    assert gguf.open(done.path).metadata.get("qwen3.pooling_type") == wanted
+    assert bool(done.left_out) == (wanted is None)
+
+
 @pytest.mark.parametrize(
     ("folder", "mode"),
     [("1_Pooling", "pooling_mode_max_tokens"), ("../1_Pooling", "pooling_mode_cls_token"), ("..", "x")],

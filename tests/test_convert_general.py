@@ -108,28 +108,35 @@ CARDS = [
 
 
 @pytest.mark.parametrize(
-    ("head", "wanted"),
+    ("head", "wanted", "told"),
     [
-        ("license: ''\nlicense_name: \"\"\ntags: ['', b, ~]\nname: Null\nauthor:\n", {"tags": ["b"]}),
-        ("version: 1.10\nlanguage: no\ntags: [1, 2.50, true]\n", {"tags": ["1", "2.50", "true"], "language": "no"}),
-        ("datasets:\n- name: x\n- org/z\nlanguage: [en, [fr]]\n", {"datasets": ["org/z"], "language": ["en"]}),
-        ("license: {a: b}\n[1, 2]: x\n", None),
-        ("license: mit\nlicense: [\n", None),
-        ("- a\n", {}),
-        ("tags: *nothing\n", None),
-        ("tags: " + "[" * 100_000, None),
-        ("license: m\0it\n", None),
+        ("license: ''\nlicense_name: \"\"\ntags: ['', b, ~]\nname: Null\nauthor:\n", {"tags": ["b"]}, False),
+        (
+            "version: 1.10\nlanguage: no\ntags: [1, 2.50, true]\n",
+            {"tags": ["1", "2.50", "true"], "language": "no"},
+            False,
+        ),
+        ("datasets:\n- name: x\n- org/z\nlanguage: [en, [fr]]\n", {"datasets": ["org/z"], "language": ["en"]}, False),
+        ("license: {a: b}\n[1, 2]: x\n", {}, True),
+        ("license: mit\nlicense: [\n", {"license": "mit"}, True),
+        ("- a\n", {}, False),
+        ("tags: *nothing\n", {}, True),
+        ("tags: " + "[" * 100_000, {}, True),
+        ("license: m\0it\n", {}, True),
+        (
+            "name: A: b\nlicense: mit\nauthor: @x\ntags:\n- a\n# c\n- b\nlicense_name: two\n  lines\n{{ card }}\n",
+            {"license": "mit", "tags": ["a", "b"], "license_name": "two lines"},
+            True,
+        ),
     ],
 )
-def test_heads_of_model_cards(head: str, wanted: dict[str, Any] | None, tmp_path: Path) -> None:
+def test_heads_of_model_cards(head: str, wanted: dict[str, Any], told: bool, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(f"---\n{head}---\n# text\n", "utf-8")
     left_out: list[str] = []
     found = read_model_card(tmp_path, left_out)
     version = {"version": "1.10"} if "1.10" in head else {}
-    assert found == (wanted or {}) | version
-    assert [line.partition(": ")[0] for line in left_out] == ["the head of README.md (license, tags, ...)"] * (
-        wanted is None
-    )
+    assert found == wanted | version
+    assert [line.partition(": ")[0] for line in left_out] == ["the head of README.md (license, tags, ...)"] * told
     assert not any("\n" in line for line in left_out)
     card_metadata(found, 5_771_264)
     general_metadata(tmp_path, {}, found, 5_771_264)

@@ -290,11 +290,11 @@ def test_tied_output(tmp_path: Path) -> None:
         ({"attention__value_length": 8}, "values of 8 and keys of 16"),
         ({"rope__dimension_count": 18}, "rope.dimension_count is 18"),
         ({"rope__scaling__type": "longrope2"}, "'longrope2'; supported: 'none', 'linear', 'yarn', 'longrope'"),
-        ({"context_length": 2**31}, "llama.context_length is 2147483648; expected at most 2147483647"),
+        ({"context_length": 2**32}, "llama.context_length is 4294967296; expected at most 4294967295"),
         ({"expert_count": 8}, "mixture-of-experts"),
         ({"attention__head_count": np.array([4, 2], np.int32)}, "differs between layers"),
         ({"attention__head_count": [[4], [4, 4]]}, "attention.head_count is an array of arrays"),
-        ({"attention__sliding_window": 1e38}, "sliding_window is 9.*; expected at most 2147483647"),
+        ({"attention__sliding_window": 1e38}, "sliding_window is 9.*; expected at most 4294967295"),
         ({"block_count": 2**31 - 1}, "block_count is 2147483647; expected at most 65536"),
         ({"rope__scaling__type": "yarn", "rope__scaling__yarn_beta_fast": 0.0}, "yarn_beta_fast is 0.0; expected a"),
         ({"rope__scaling__type": "yarn", "rope__scaling__yarn_beta_slow": -1.0}, "yarn_beta_slow is -1.0; expected a"),
@@ -306,6 +306,16 @@ def test_wrong_hyper_parameters_are_one_line(options: dict[str, Any], message: s
     with pytest.raises(ValueError, match=message) as caught:
         opened(tmp_path, metadata, tensors)
     assert "\n" not in str(caught.value)
+
+
+def test_sizes_that_say_any(tmp_path: Path) -> None:
+    """As llama.cpp reads them: 32 bits without a sign."""
+    plain, other = ({"context_length": 64}, {"context_length": 2**32 - 1, "attention__sliding_window": 2**32 - 1})
+    found = []
+    for options in (plain, other):
+        with opened(tmp_path, *model_files.random_model("llama", **options)) as model:
+            found.append(model.logits([1, 2, 3]))
+    np.testing.assert_array_equal(*found)
 
 
 def test_wrong_files_and_arguments(tiny: Path, tmp_path: Path) -> None:

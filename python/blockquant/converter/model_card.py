@@ -6,8 +6,9 @@ the language "no" stays what it is; nested objects (benchmark results, say) are 
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,37 @@ def read_model_card(directory: Path, left_out: list[str] | None = None) -> dict[
     if not lines or lines[0] != "---":
         return {}
     end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
+    told: list[str] = []
     try:
         # Cards have been indented with tabs, which YAML forbids.
-        head = _load_yaml("\n".join([*lines[1:end], ""]).replace("\t", "  "))
-    except (ValueError, MissingExtraError) as error:
-        if left_out is not None:
-            left_out.append(f"the head of README.md (license, tags, ...): {error}")
-        return {}
+        head = _load_entries([line.replace("\t", "  ") for line in lines[1:end]], told)
+    except MissingExtraError as error:
+        head, told = {}, [str(error)]
+    if left_out is not None:
+        left_out += [f"the head of README.md (license, tags, ...): {line}" for line in told]
     found: dict[str, str | list[str]] = {}
-    for key, value in head.items() if isinstance(head, dict) else ():
+    for key, value in head.items():
         if isinstance(value, str) and value not in _NOTHING:
             found[key] = value
         elif isinstance(value, list):
             found[key] = [item for item in value if isinstance(item, str) and item not in _NOTHING]
+    return found
+
+
+def _load_entries(lines: Sequence[str], told: list[str]) -> dict[Any, Any]:
+    """The head's entries. Where it is no YAML as a whole, those that are; what is wrong is told."""
+    try:
+        head = _load_yaml("\n".join([*lines, ""]))
+        return head if isinstance(head, dict) else {}
+    except ValueError as error:
+        told.append(f"{error}; entries that are, are kept")
+    # An entry begins where a line is not indented; lists may stand as far to the left as their key.
+    starts = [i for i, line in enumerate(lines) if line[:1].strip() and not line.startswith(("-", "#"))]
+    found: dict[Any, Any] = {}
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+        with contextlib.suppress(ValueError):
+            entry = _load_yaml("\n".join([*lines[start:stop], ""]))
+            found |= entry if isinstance(entry, dict) else {}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,10 @@ class Planned:
 
 def _check_size(family: Family, checkpoint: Mapping[str, StoredTensor]) -> None:
     """ValueError where config.json speaks of far more than the checkpoint has, before time and memory go into it."""
+    if family.experts and any(re.search(r"\.experts\.\D", name) for name in checkpoint):
+        raise BlockquantError(
+            "the experts of a layer are one tensor here; expected one for each, as save_pretrained writes them"
+        )
     if family.block_count * max(1, family.experts) > len(checkpoint):
         experts = f" of {family.experts} experts" if family.experts else ""
         raise BlockquantError(

@@ -185,20 +185,19 @@ def _once(choice: Choice, stored: str) -> Choice:
 def check_output(out: Path, sources: Iterable[Path] = ()) -> None:
     """ValueError when the file cannot appear where it should, or would replace what it is made of.
 
-    `sources` are files and folders; of a folder every file is one, other GGUF files aside.
+    `sources` are files and folders; of a folder every file is one but for GGUF files, whatever their names.
     """
     if not out.resolve().parent.is_dir():
         raise BlockquantError(f"{out}: the directory {out.resolve().parent} does not exist; make it first")
-    if out.is_file():
-        files = (file for path in sources for file in (_files_of(path) if path.is_dir() else (path,)))
-        if any(file.is_file() and os.path.samefile(file, out) for file in files):
+    if not out.is_file():
+        return
+    with open(out, "rb") as file:
+        is_gguf = file.read(4) == b"GGUF"
+    for source in sources:
+        # Of a model's folder also what is in its folders, such as additional_chat_templates.
+        found = (path for pattern in ("*", "*/*") for path in source.glob(pattern)) if source.is_dir() else [source]
+        if not (is_gguf and source.is_dir()) and any(path.is_file() and os.path.samefile(path, out) for path in found):
             raise BlockquantError(f"{out} is the input: write to another file")
-
-
-def _files_of(folder: Path) -> Iterator[Path]:
-    """The files of a model's folder and of the folders in it, such as additional_chat_templates."""
-    for pattern in ("*", "*/*"):
-        yield from (path for path in folder.glob(pattern) if path.suffix.lower() != ".gguf")
 
 
 def write(out: Path, plan: Plan, base: str | None, threads: int | None, progress: Progress | None) -> int:
@@ -240,10 +239,10 @@ def _encode(
     format = plan.formats[tensor.name]
     if dtype == format and format not in FLOATS:
         yield data
-    elif format == "BF16":
-        yield QuantizedTensor(to_format(data, dtype, format).view(np.uint8), format)
     elif format in FLOATS:
-        yield to_format(data, dtype, format)
+        stored = to_format(data, dtype, format)
+        _check_floats(stored, format, data, dtype, threads)
+        yield QuantizedTensor(stored.view(np.uint8), format) if format == "BF16" else stored
     else:
         values = to_float32(data if base is None else to_format(data, dtype, base), base or dtype)
         weights = plan.weights.get(tensor.name)
@@ -257,6 +256,19 @@ def _encode(
             stop = min(start + per_expert - within, len(values))
             yield _quantize(values[start:stop], format, weights[expert % len(weights)], threads, start)
             start = stop
+
+
+def _check_floats(stored: Any, format: str, data: Any, dtype: str, threads: int | None) -> None:
+    """ValueError for finite numbers that became infinite; infinities and NaNs of the source stay what they are."""
+    raw = stored.reshape(-1).view(np.uint8)
+    if _core.find_bad(raw, registry[format].ggml_type, stored.size, thread_count(threads)) is None:
+        return
+    given = to_float32(data, dtype)
+    lost = np.isfinite(given) & ~np.isfinite(to_float32(stored, format))
+    if lost.any():
+        at = np.unravel_index(int(np.argmax(lost)), lost.shape)
+        place = ", ".join(map(str, at))
+        raise BlockquantError(f"x[{place}] is {given[at]:g}, beyond the range of {format}: convert to bf16 or f32")
 
 
 def _quantize(values: Rows, format: str, weights: Float32 | None, threads: int | None, start: int) -> QuantizedTensor:

@@ -134,7 +134,8 @@ def _environment() -> Any:
 
         def range(self, *bounds: int) -> range:
             found = safe_range(*bounds)
-            self.count(len(found))
+            # Turns of a loop over it count when they are taken; made into a list it takes a fraction of that.
+            self.count(len(found) // 50)
             return found
 
         def measured(self, value: Any) -> Any:
@@ -142,7 +143,7 @@ def _environment() -> Any:
                 raise BlockquantError(f"it makes a text of {len(value)} characters")
             return value
 
-        def call(self, *arguments: Any, **options: Any) -> Any:
+        def call(self, /, *arguments: Any, **options: Any) -> Any:
             self.count(STEPS_OF_A_CALL)
             return super().call(*arguments, **options)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from blockquant import _core
 from blockquant.errors import BlockquantError
-from blockquant.transformer.keys import Keys
+from blockquant.transformer.keys import MOST, Keys
 from blockquant.transformer.rope import Rope
 
 MOST_LAYERS = 1 << 16  # a list of the layers must fit memory before the tensors are looked up
@@ -47,7 +47,8 @@ class Config:
             raise BlockquantError(f"heads of {head_dim} elements: at most {_core.max_head_dim} are supported")
         if value_length != head_dim:
             raise BlockquantError(f"values of {value_length} and keys of {head_dim} elements: not supported")
-        context_length = keys.positive("context_length")
+        # Some files say "any" with the largest number of 32 bits.
+        context_length = min(keys.positive("context_length", most=2**32 - 1), MOST)
         return cls(
             architecture=architecture,
             n_layers=keys.positive("block_count", most=MOST_LAYERS),
@@ -58,7 +59,7 @@ class Config:
             head_dim=head_dim,
             context_length=context_length,
             norm_eps=keys.get("attention.layer_norm_rms_epsilon", float),
-            sliding_window=keys.positive("attention.sliding_window", 0, least=0),
+            sliding_window=min(keys.positive("attention.sliding_window", 0, least=0, most=2**32 - 1), MOST),
             logit_cap=keys.get("final_logit_softcapping", float, 0.0),
             rope=Rope.from_keys(keys, head_dim, context_length),
             keys=keys,

@@ -91,7 +91,7 @@ def load(
         if get("general.type", str) != "session":
             raise refuse("it is not a session file")
         if get("session.version", int) != VERSION:
-            raise refuse(f"it has version {get('session.version', int)}, expected {VERSION}")
+            raise refuse(f"it has version {get('session.version', int)}, expected {VERSION}; delete it")
         if get("session.model", str) != model:
             raise refuse("it was saved from another model")
         if get("session.cache", str) != cache.kind:
