@@ -59,6 +59,9 @@ class Keys:
             return None
         if not isinstance(value, (list, np.ndarray)):
             raise BlockquantError(f"{self.name(key)} is {value!r}; expected an array of {kind.__name__}")
+        elements = value.tolist() if isinstance(value, np.ndarray) else list(value)
+        if set(map(type, elements)) <= {kind}:  # hundreds of thousands, most often
+            return elements
         elements = self._elements(key, value)
         wanted = (int, float) if kind is float else kind
         for element in elements:
