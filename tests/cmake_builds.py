@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+DOCTEST = Path("/usr/include/doctest/doctest.h")
 
 
 def find(name: str) -> str | None:
@@ -50,3 +51,14 @@ def build(directory: Path, *options: str, targets: tuple[str, ...] = ()) -> None
     options = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DBQ_PYTHON=OFF", *launcher, *options)
     run(cmake, "-S", ROOT, "-B", directory, *options)
     run(cmake, "--build", directory, "-j2", *(["--target", *targets] if targets else []))
+
+
+def build_and_test(preset: str, directory: Path, *options: str) -> None:
+    """Builds a preset and runs its C++ tests; without what they need the test is skipped."""
+    need("c++", "a C++ compiler")
+    if not DOCTEST.exists():
+        pytest.skip("no doctest: apt-get install doctest-dev")
+    build(directory, "--preset", preset, *options)
+    ctest = Path(need("cmake")).with_name("ctest")
+    output = run(ctest, "--test-dir", directory, "--output-on-failure", "-j2")
+    assert "100% tests passed" in output
