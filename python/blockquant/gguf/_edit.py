@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from blockquant.gguf._header import ALIGNMENT_KEY, HeaderPlan, padded
-from blockquant.gguf._hidden import create_like, hidden_once
+from blockquant.gguf._hidden import create_like, hidden_once, write_all
 from blockquant.gguf._journal import check_unchanged, differing, locked, put, recover, replace_header
 from blockquant.gguf._mapped import MappedFile
 from blockquant.gguf._reader import GGUFFile, open
@@ -22,7 +22,7 @@ from blockquant.gguf._sets import Progress, copy_set, plan_of, raw_metadata, ref
 from blockquant.gguf._shards import SPLIT_KEYS
 from blockquant.gguf._types import GGUFError, TypedValue, ValueInfo, ValueType
 from blockquant.gguf._values import check_entries, encode_entry, encode_text, infer
-from blockquant.gguf._writer import append_file, check_target, write_all
+from blockquant.gguf._writer import append_file, check_target
 
 _ARCHITECTURE_KEY = "general.architecture"
 _TOKENS_KEY = "tokenizer.ggml.tokens"

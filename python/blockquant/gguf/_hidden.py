@@ -1,4 +1,4 @@
-"""Hidden files beside a target: what is not finished, and journals."""
+"""Hidden files beside a target, for what is not finished and journals: their names, making and filling them."""
 
 from __future__ import annotations
 
@@ -50,3 +50,9 @@ def create_like(path: Path, like: Path, replaces: bool = True) -> FileIO:
         with contextlib.suppress(OSError):
             os.chmod(path, stat.S_IMODE(status.st_mode) & (0o7777 if replaces else 0o666))
     return file
+
+
+def write_all(file: FileIO, data: memoryview) -> None:
+    """Write all of the bytes: a file without a buffer may take a part of them at a time."""
+    while data:
+        data = data[file.write(data) :]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from blockquant._lock import try_lock, unlock
-from blockquant.gguf._hidden import hidden
+from blockquant.gguf._hidden import hidden, write_all
 from blockquant.gguf._shards import first_shard
 from blockquant.gguf._types import GGUFError
 
@@ -166,9 +166,7 @@ def _is_mixture(now: bytes, *versions: bytes) -> bool:
 
 def _write(file: FileIO, start: int, data: bytes) -> None:
     file.seek(start)
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+    write_all(file, memoryview(data))
     os.fsync(file.fileno())
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from blockquant import _core
 from blockquant.gguf._header import Entry, HeaderPlan
-from blockquant.gguf._hidden import create_like, create_private, hidden_once
+from blockquant.gguf._hidden import create_like, create_private, hidden_once, write_all
 from blockquant.gguf._journal import put
 from blockquant.gguf._types import ARRAY_DTYPES, LAYOUTS, GGUFError, tensor_bytes
 
@@ -312,11 +312,6 @@ def _pieces(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         step = max(1, _CHUNK_BYTES // (array.nbytes // len(array)))
         for start in range(0, len(array), step):
             yield from _pieces(array[start : start + step])
-
-
-def write_all(file: FileIO, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) :]
 
 
 def append_file(source: FileIO, target: FileIO, size: int, progress: Callable[[int], None] | None = None) -> None:
