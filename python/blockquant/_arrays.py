@@ -132,3 +132,20 @@ def check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arra
     if not out.flags.aligned:
         raise ValueError(f"out starts at an address that no {dtype} has; pass a fresh array or leave it out")
     return out
+
+
+def room_for(out: object | None, shape: tuple[int, ...], dtype: np.dtype[Any], *read: Array) -> Array:
+    """Where results are to be written: `out`, checked, or a new array without it and where it overlaps what is read."""
+    if out is not None:
+        target = check_out(out, shape, dtype)
+        if not any(np.may_share_memory(target, values) for values in read):
+            return target
+    return empty_on_cache_line(shape, dtype)
+
+
+def delivered(result: Array, out: Array | None) -> Array:
+    """`out` with the results in it, or without it the results."""
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import numpy.typing as npt
 
 from blockquant import _core
-from blockquant._arrays import Array, check_out, to_float32
+from blockquant._arrays import Array, delivered, room_for, to_float32
 from blockquant._formats import Format, find_format
 from blockquant._runtime import thread_count, whole_number
 from blockquant._tensor import Bytes, FloatArray, QuantizedTensor
 from blockquant.errors import BlockquantError
 
+_FLOAT32 = np.dtype(np.float32)
 _PRECISIONS = {"int8": False, "float32": True}  # whether the exact path is meant
 _F32_ID, _F16_ID = find_format("F32").ggml_type, find_format("F16").ggml_type
 
@@ -167,16 +166,9 @@ def matmul(
     if not isinstance(precision, str) or precision not in _PRECISIONS:
         raise BlockquantError(f"precision must be 'int8' or 'float32', got {precision!r}")
     result_shape = (*activations.shape[:-1], shape[-2])
-    target = None if out is None else check_out(out, result_shape, np.dtype(np.float32))
-    if target is None or np.may_share_memory(target, activations) or np.may_share_memory(target, data):
-        result = np.empty(result_shape, np.float32)
-    else:
-        result = target
+    result = room_for(out, result_shape, _FLOAT32, activations, data)
     _core.matmul(activations, data, kind, result, thread_count(threads), _PRECISIONS[precision], index, lanes)
-    if target is None or result is target:
-        return cast(FloatArray, result)
-    target[...] = result
-    return target
+    return delivered(result, out)
 
 
 def _expert_index(experts: npt.ArrayLike, rows: tuple[int, ...]) -> npt.NDArray[np.int32]:

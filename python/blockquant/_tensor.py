@@ -13,9 +13,9 @@ from blockquant._arrays import (
     BF16,
     Array,
     bf16_to_float32,
-    check_out,
-    empty_on_cache_line,
+    delivered,
     output_dtype,
+    room_for,
     take_floats,
     to_float32,
 )
@@ -104,16 +104,10 @@ class QuantizedTensor:
         if dtype is None:
             dtype = out.dtype if isinstance(out, np.ndarray) else np.float32
         wanted, code = output_dtype(dtype)
-        target = None if out is None else check_out(out, self.shape, wanted)
-        # What still has to be read must not be written over.
-        is_apart = target is not None and not np.may_share_memory(target, self._data)
-        result = target if target is not None and is_apart else empty_on_cache_line(self.shape, wanted)
+        result = room_for(out, self.shape, wanted, self._data)
         bits = result.view(np.uint16) if code == BF16 else result
         _core.decode(self._data, self._format.ggml_type, bits, code, thread_count(threads))
-        if target is None or is_apart:
-            return result
-        target[...] = result
-        return target
+        return delivered(result, out)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
@@ -185,17 +179,11 @@ def quantize(
     row_bytes = found.row_bytes(array.shape[-1])
     weights = _check_imatrix(imatrix, array.shape, found)
     shape, dtype = (*array.shape[:-1], row_bytes), np.dtype(np.uint8)
-    target = None if out is None else check_out(out, shape, dtype)
-    read = (array,) if weights is None else (array, weights)
-    is_apart = target is not None and not any(np.may_share_memory(target, values) for values in read)
-    data = target if target is not None and is_apart else np.empty(shape, dtype)
+    data = room_for(out, shape, dtype, array, *(() if weights is None else (weights,)))
     bad = _core.encode(array, code, found.ggml_type, data, weights, thread_count(threads))
     if bad >= 0:
         raise _nonfinite_error(array, code, bad)
-    if target is not None and not is_apart:
-        target[...] = data
-        data = target
-    return QuantizedTensor(data, found)
+    return QuantizedTensor(delivered(data, out), found)
 
 
 def _check_imatrix(imatrix: npt.ArrayLike | None, shape: tuple[int, ...], format: Format) -> FloatArray | None:
