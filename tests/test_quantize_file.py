@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -592,18 +591,3 @@ def test_command_failures(small: Path, tmp_path: Path, capsys: pytest.CaptureFix
         if status == 1:
             assert error.count("\n") == 1
     assert not (tmp_path / "o.gguf").exists()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
-def test_permissions_of_what_is_replaced_stay(small: Path, tmp_path: Path) -> None:
-    out, matrix = tmp_path / "out.gguf", tmp_path / "old.dat"
-    for file in (out, matrix):
-        file.touch()
-        file.chmod(0o600)
-    seen = []
-    bq.quantize_file(
-        small, out, "Q4_0", progress=lambda *_: seen.append((tmp_path / "out.gguf.partial").stat().st_mode)
-    )
-    entry = bq.imatrix.Entry(np.ones((1, 256), np.float32), np.full(1, 64))
-    bq.imatrix.Imatrix({"blk.0.attn_q.weight": entry}, [], 1, 64).save(matrix)
-    assert {mode & 0o777 for mode in (*seen, out.stat().st_mode, matrix.stat().st_mode)} == {0o600}
